@@ -1,0 +1,60 @@
+# Two commands: `make demo` shows the product at work, `make test` proves it.
+# A fresh machine needs Python 3.11+ with venv, make, git and a package index set up for pip.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+# uv installs the same locked wheels faster; pip is all that is needed.
+UV  := $(shell command -v uv 2>/dev/null)
+ifdef UV
+INSTALL = VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet
+else
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench lock clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The build backend comes from its own lock: an isolated build would fetch it unlocked.
+$(VENV)/.runtime: $(BIN)/python requirements.lock requirements-build.lock pyproject.toml
+	$(INSTALL) --require-hashes --only-binary :all: -r requirements-build.lock -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	$(INSTALL) --require-hashes --only-binary :all: -r requirements-dev.lock
+	@touch $@
+
+demo: $(VENV)/.runtime ## the main job, live; ARGS=--once runs it to its end and prints the summary
+	$(BIN)/neutroflag demo $(ARGS)
+
+test: $(VENV)/.dev ## all tests: real sockets, files, HTTP
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## lint, types, layers, protocols
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+	$(BIN)/neutroflag rules check
+
+bench: $(VENV)/.dev ## what it costs, one table
+	$(BIN)/python -m bench $(ARGS)
+
+lock: ## renew the hash-locked requirement files (needs uv)
+	uv pip compile $(LOCKFLAGS) pyproject.toml -o requirements.lock
+	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	echo hatchling | uv pip compile $(LOCKFLAGS) - -o requirements-build.lock
+
+LOCKFLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+
+clean: ## removes the environment and what tools left behind
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,186 @@
+"""The inbox's SQL: storing a batch of arrivals, finding duplicates, claiming what has no disposition yet."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from store.port import Accepted, Claim, Disposition, Envelope, MessageDone
+from store.statement import Prepared
+from store.tables import counter, message
+from store.values import from_ms, to_ms
+
+__all__ = ["arrive", "claim", "count", "finish", "replay"]
+
+_insert_message = Prepared(insert(message).values({column.name: bindparam(column.name) for column in message.columns}))
+_known = Prepared(
+    select(message.c.id, message.c.content_hash)
+    .where(message.c.dedupe_key == bindparam("key"), message.c.duplicate_of.is_(None))
+    .order_by(message.c.id)
+)
+_last_id = Prepared(select(func.max(message.c.id)))
+_finish = Prepared(
+    update(message)
+    .where(message.c.id == bindparam("message_id"))
+    .values(
+        disposition=bindparam("new_disposition"),
+        reason=bindparam("new_reason"),
+        ledger=bindparam("new_ledger"),
+        judged_at=bindparam("new_judged_at"),
+    )
+)
+_claim = Prepared(
+    select(
+        message.c.id,
+        message.c.format,
+        message.c.channel,
+        message.c.sender,
+        message.c.control_id,
+        message.c.received_at,
+        message.c.raw,
+    )
+    .where(message.c.disposition.is_(None), message.c.id > bindparam("after"))
+    .order_by(message.c.id)
+    .limit(bindparam("most"))
+)
+
+
+def _counting(dialect: Any) -> Prepared:
+    statement = dialect.insert(counter).values(
+        name=bindparam("name"), label=bindparam("label"), value=bindparam("value")
+    )
+    return Prepared(
+        statement.on_conflict_do_update(
+            index_elements=["name", "label"], set_={"value": counter.c.value + statement.excluded.value}
+        )
+    )
+
+
+_count = {"sqlite": _counting(sqlite), "postgresql": _counting(postgresql)}
+
+
+def arrive(connection: Connection, envelopes: Sequence[Envelope]) -> list[Accepted]:
+    """Stores a batch in the caller's transaction, which holds the write lock, so that ids can be counted on.
+
+    A duplicate is a row of its own without a body: it is counted, and the first one keeps the bytes.
+    """
+    known: dict[bytes, list[tuple[int, bytes]]] = {}
+    for key in {envelope.dedupe_key for envelope in envelopes if envelope.dedupe_key}:
+        known[key] = [(row[0], bytes(row[1])) for row in _known.rows(connection, {"key": key})]
+    next_id = _next_id(connection)
+    rows: list[dict[str, object]] = []
+    answers: list[Accepted] = []
+    duplicates = 0
+    for message_id, envelope in enumerate(envelopes, next_id):
+        earlier = known.get(envelope.dedupe_key, []) if envelope.dedupe_key else []
+        same = next((number for number, content in earlier if content == envelope.content_hash), None)
+        conflict = earlier[0][0] if earlier and same is None else None
+        if envelope.dedupe_key and same is None:
+            known.setdefault(envelope.dedupe_key, []).append((message_id, envelope.content_hash))
+        rows.append(_row(message_id, envelope, same, conflict))
+        answers.append(Accepted(message_id, duplicate_of=same, conflicts_with=conflict))
+        duplicates += same is not None
+    _insert_message.many(connection, rows)
+    count(connection, [("received", "", len(rows)), ("disposition", Disposition.DUPLICATE.value, duplicates)])
+    return answers
+
+
+def _next_id(connection: Connection) -> int:
+    last: int | None = _last_id.rows(connection, {})[0][0]
+    return (last or 0) + 1
+
+
+def _row(message_id: int, envelope: Envelope, duplicate_of: int | None, conflict: int | None) -> dict[str, object]:
+    received = to_ms(envelope.received_at)
+    return {
+        "id": message_id,
+        "received_at": received,
+        "channel": envelope.channel,
+        "format": envelope.format,
+        "peer": envelope.peer,
+        "sender": envelope.sender,
+        "control_id": envelope.control_id,
+        "message_type": envelope.message_type,
+        "dedupe_key": envelope.dedupe_key or None,
+        "content_hash": envelope.content_hash,
+        "duplicate_of": duplicate_of,
+        "conflicts_with": conflict,
+        "replay_of": None,
+        "reason": None,
+        "ledger": None,
+        "disposition": None if duplicate_of is None else Disposition.DUPLICATE.value,
+        "judged_at": None if duplicate_of is None else received,
+        "size": len(envelope.raw),
+        "raw": envelope.raw if duplicate_of is None else None,
+    }
+
+
+def claim(connection: Connection, after: int, limit: int) -> list[Claim]:
+    """The oldest messages beyond ``after`` that have no disposition."""
+    rows = _claim.rows(connection, {"after": after, "most": limit})
+    return [
+        Claim(
+            message_id=number,
+            format=form,
+            channel=channel,
+            sender=sender,
+            control_id=control_id,
+            received_at=from_ms(received),
+            raw=bytes(raw or b""),
+        )
+        for number, form, channel, sender, control_id, received, raw in rows
+    ]
+
+
+def finish(connection: Connection, done: Sequence[MessageDone], at_ms: int) -> None:
+    if not done:
+        return
+    _finish.many(
+        connection,
+        [
+            {
+                "message_id": item.message_id,
+                "new_disposition": item.disposition.value,
+                "new_reason": item.reason,
+                "new_ledger": item.ledger.decode(),
+                "new_judged_at": at_ms,
+            }
+            for item in done
+        ],
+    )
+    tally = collections.Counter(item.disposition.value for item in done)
+    count(connection, [("disposition", label, number) for label, number in tally.items()])
+
+
+def replay(connection: Connection, message_id: int, at_ms: int) -> int | None:
+    """A new row with the same bytes, linked to the original; None when there is none or its body is gone."""
+    row = connection.execute(select(message).where(message.c.id == message_id)).mappings().first()
+    if row is None or row["raw"] is None:
+        return None
+    copy = dict(row)
+    new_id = _next_id(connection)
+    copy.update(
+        id=new_id,
+        received_at=at_ms,
+        dedupe_key=None,
+        duplicate_of=None,
+        conflicts_with=None,
+        replay_of=message_id,
+        disposition=None,
+        reason=None,
+        judged_at=None,
+        ledger=None,
+    )
+    _insert_message.many(connection, [copy])
+    count(connection, [("received", "", 1)])
+    return new_id
+
+
+def count(connection: Connection, changes: Iterable[tuple[str, str, int]]) -> None:
+    """Adds to kept counters: (name, label, how many)."""
+    rows = [{"name": name, "label": label, "value": value} for name, label, value in changes if value]
+    _count[connection.dialect.name].many(connection, rows)

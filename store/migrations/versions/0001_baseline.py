@@ -1,0 +1,14 @@
+"""The baseline: every table of store.tables. One baseline until the first release; then each change gets a step."""
+
+from alembic import op
+
+from store.tables import metadata
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    metadata.create_all(op.get_bind())

@@ -1,0 +1,119 @@
+"""The outbox's SQL: what is due, what came of it, dead letters and their replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, or_, select, update
+
+from store.port import Delivery, DeliveryOutcome
+from store.tables import delivery
+from store.values import decode_alert, to_ms
+
+__all__ = ["backlog", "drop", "due", "replay", "settle"]
+
+_settle = (
+    update(delivery)
+    .where(delivery.c.id == bindparam("delivery_id"), delivery.c.state == "waiting")
+    .values(
+        state=bindparam("new_state"),
+        attempts=bindparam("new_attempts"),
+        next_at=bindparam("new_next_at"),
+        ended_at=bindparam("new_ended_at"),
+        code=bindparam("new_code"),
+        words=bindparam("new_words"),
+    )
+)
+
+
+def due(connection: Connection, destination: str, now_ms: int, limit: int) -> list[Delivery]:
+    """Oldest first. A patient's later notification waits while an earlier one of the same patient waits for its time."""
+    earlier = delivery.alias("earlier")
+    held = exists().where(
+        and_(
+            earlier.c.patient_id == delivery.c.patient_id,
+            earlier.c.destination == delivery.c.destination,
+            earlier.c.state == "waiting",
+            earlier.c.id < delivery.c.id,
+            earlier.c.next_at > now_ms,
+        )
+    )
+    rows = connection.execute(
+        select(
+            delivery.c.id,
+            delivery.c.destination,
+            delivery.c.control_id,
+            delivery.c.body,
+            delivery.c.patient_id,
+            delivery.c.attempts,
+        )
+        .where(
+            delivery.c.destination == destination,
+            delivery.c.state == "waiting",
+            delivery.c.next_at <= now_ms,
+            or_(delivery.c.patient_id.is_(None), ~held),
+        )
+        .order_by(delivery.c.id)
+        .limit(limit)
+    )
+    return [
+        Delivery(
+            id=row.id,
+            destination=row.destination,
+            control_id=row.control_id,
+            alert=decode_alert(row.body),
+            patient_id=row.patient_id,
+            attempts=row.attempts,
+        )
+        for row in rows
+    ]
+
+
+def settle(connection: Connection, outcomes: Sequence[DeliveryOutcome]) -> None:
+    """Records what came of attempts. A row that somebody dropped meanwhile stays dropped."""
+    if not outcomes:
+        return
+    connection.execute(
+        _settle,
+        [
+            {
+                "delivery_id": item.id,
+                "new_state": item.state,
+                "new_attempts": item.attempts,
+                "new_next_at": to_ms(item.next_at or item.at),
+                "new_ended_at": None if item.state == "waiting" else to_ms(item.at),
+                "new_code": item.code or None,
+                "new_words": item.words or None,
+            }
+            for item in outcomes
+        ],
+    )
+
+
+def replay(connection: Connection, ids: Sequence[int], now_ms: int) -> list[int]:
+    """Puts dead letters back to wait, under the ids they had: the destination can tell that it is the same."""
+    dead = connection.scalars(select(delivery.c.id).where(delivery.c.id.in_(ids), delivery.c.state == "dead")).all()
+    if dead:
+        connection.execute(
+            update(delivery)
+            .where(delivery.c.id.in_(dead))
+            .values(state="waiting", attempts=0, next_at=now_ms, ended_at=None, code=None, words=None)
+        )
+    return list(dead)
+
+
+def drop(connection: Connection, ids: Sequence[int]) -> list[int]:
+    dead = connection.scalars(select(delivery.c.id).where(delivery.c.id.in_(ids), delivery.c.state == "dead")).all()
+    if dead:
+        connection.execute(delete(delivery).where(delivery.c.id.in_(dead)))
+    return list(dead)
+
+
+def backlog(connection: Connection) -> list[tuple[str, str, int, int]]:
+    """(destination, state, how many, oldest created) of what is waiting or dead."""
+    rows = connection.execute(
+        select(delivery.c.destination, delivery.c.state, func.count(), func.min(delivery.c.created_at))
+        .where(delivery.c.state.in_(("waiting", "dead")))
+        .group_by(delivery.c.destination, delivery.c.state)
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]

@@ -1,0 +1,232 @@
+"""What the doors and the engine may ask of the store, and the values that pass.
+
+The contract, whatever the database: ``accept`` is durable when it returns; ``record`` writes everything that one batch of
+judgements changes in one commit, or answers ``Stale`` and writes nothing; an outbox row leaves the outbox only as
+delivered or as a dead letter.
+"""
+
+from __future__ import annotations
+
+import enum
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from rules.model import Alert, Assessment, LabResult, PatientIdentifier, Person, TreatmentCourse
+
+__all__ = [
+    "Accepted",
+    "AlertRecord",
+    "Audit",
+    "Claim",
+    "Delivery",
+    "DeliveryOutcome",
+    "Disposition",
+    "Envelope",
+    "Inbox",
+    "MessageDone",
+    "Outbox",
+    "PatientRecord",
+    "ResultRecord",
+    "Stale",
+    "StoreUnavailable",
+    "Work",
+    "Worklist",
+]
+
+
+class StoreUnavailable(Exception):
+    """Nothing was written: disk full, database locked or gone. The sender should try again (AE/CE, 503)."""
+
+
+class Disposition(enum.StrEnum):
+    """The one end of every message; in = sum of these (promise 2)."""
+
+    JUDGED = "judged"
+    UNENROLLED = "unenrolled"
+    NOT_RELEVANT = "not_relevant"
+    UNASSESSABLE = "unassessable"
+    SET_ASIDE = "set_aside"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """One message as it arrived. ``raw`` is kept byte for byte.
+
+    ``dedupe_key`` names the message for its sender (empty: it has no name, so it is never a duplicate);
+    ``content_hash`` tells whether a second message under that name says the same.
+    """
+
+    channel: str
+    format: str
+    raw: bytes
+    received_at: datetime
+    content_hash: bytes
+    dedupe_key: bytes = b""
+    peer: str = ""
+    sender: str = ""
+    control_id: str = ""
+    message_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Durable. ``duplicate_of``: this very message was stored before. ``conflicts_with``: same name, other content."""
+
+    message_id: int
+    duplicate_of: int | None = None
+    conflicts_with: int | None = None
+
+
+class Inbox(typing.Protocol):
+    async def accept(self, envelope: Envelope) -> Accepted:
+        """Durable when this returns; raises StoreUnavailable when it is not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One stored message that has no disposition yet."""
+
+    message_id: int
+    format: str
+    channel: str
+    sender: str
+    control_id: str
+    received_at: datetime
+    raw: bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class ResultRecord:
+    """The current version of one measurement of one patient."""
+
+    id: int
+    patient_id: str
+    message_id: int
+    key: str
+    version: int
+    result: LabResult
+
+
+@dataclass(slots=True, kw_only=True)
+class AlertRecord:
+    """The latest revision of an alert and where it stands: open, withdrawn or closed."""
+
+    alert: Alert
+    patient_id: str | None
+    state: str = "open"
+    result_id: int | None = None
+    result_key: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class PatientRecord:
+    """Everything that a judgement about one patient needs. A working copy: the worker changes it as it judges a batch."""
+
+    id: str
+    enrolled: bool = False
+    rev: int = 0
+    person: Person = Person()
+    owner: str = ""
+    course: TreatmentCourse = TreatmentCourse()
+    identifiers: list[PatientIdentifier] = field(default_factory=list)
+    results: dict[str, ResultRecord] = field(default_factory=dict)
+    """Current versions by measurement key, withdrawn ones included."""
+    alerts: dict[str, AlertRecord] = field(default_factory=dict)
+    present: Assessment | None = None
+    settle_at: datetime | None = None
+    new: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDone:
+    message_id: int
+    disposition: Disposition
+    reason: str = ""
+    ledger: bytes = b"[]"
+    """JSON: one object an OBX/Observation with its outcome and reason (promise 2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One notification for one destination. ``control_id`` is the same at each attempt."""
+
+    id: int
+    destination: str
+    control_id: str
+    alert: Alert
+    patient_id: str | None
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryOutcome:
+    """What came of one attempt: ``delivered``, ``waiting`` (again at ``next_at``) or ``dead``."""
+
+    id: int
+    state: str
+    attempts: int
+    at: datetime
+    next_at: datetime | None = None
+    code: str = ""
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """Who did what. ``detail`` is JSON."""
+
+    at: datetime
+    actor: str
+    action: str
+    patient_id: str | None = None
+    detail: bytes = b"{}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """All that one batch changes: written in one commit, or not at all."""
+
+    done: list[MessageDone] = field(default_factory=list)
+    patients: dict[str, PatientRecord] = field(default_factory=dict)
+    """Touched patients: created when ``new``, else updated if their ``rev`` still stands."""
+    identifiers: list[tuple[str, PatientIdentifier]] = field(default_factory=list)
+    results: list[ResultRecord] = field(default_factory=list)
+    late: list[ResultRecord] = field(default_factory=list)
+    """Versions kept for the record that never were current (a late preliminary after its final)."""
+    superseded: list[int] = field(default_factory=list)
+    assessments: list[tuple[str, int | None, int | None, Assessment]] = field(default_factory=list)
+    """(patient, result, message, verdict)"""
+    alerts: list[AlertRecord] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    audits: list[Audit] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """Somebody else changed one of these patients meanwhile: load and judge again."""
+
+    patient_ids: tuple[str, ...]
+
+
+class Worklist(typing.Protocol):
+    async def claim(self, limit: int) -> Sequence[Claim]:
+        """Oldest first. A claim ends with ``record``, ``release``, or the end of the process."""
+        ...
+
+    async def patients(self, identifiers: Iterable[PatientIdentifier]) -> list[PatientRecord]:
+        """The register's records that carry any of these identifiers."""
+        ...
+
+    async def record(self, work: Work) -> Stale | None: ...
+
+
+class Outbox(typing.Protocol):
+    async def due(self, destination: str, now: datetime, limit: int) -> Sequence[Delivery]:
+        """Oldest first; a patient's later notification waits for the earlier one."""
+        ...
+
+    async def delivered(self, outcomes: Sequence[DeliveryOutcome]) -> None: ...

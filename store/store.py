@@ -1,0 +1,263 @@
+"""The durable middle: one implementation for inbox, worklist, register and outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import functools
+import os
+import threading
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from rules.model import PatientIdentifier
+from store import database, inbox, outbox, purge, register, schema
+from store.port import (
+    Accepted,
+    Claim,
+    Delivery,
+    DeliveryOutcome,
+    Envelope,
+    PatientRecord,
+    Stale,
+    StoreUnavailable,
+    Work,
+)
+from store.tables import alert, counter, message
+from store.values import to_ms
+from store.writer import Writer
+
+__all__ = ["AlreadyRunning", "SchemaOutdated", "Snapshot", "Store"]
+
+T = typing.TypeVar("T")
+
+# Pages in the WAL file (4 KiB each) from which a checkpoint pays; it runs beside the commits, never in them.
+_CHECKPOINT_EVERY_S = 2.0
+
+
+class SchemaOutdated(Exception):
+    """The database is of another version: ``neutroflag db upgrade`` brings it up."""
+
+
+class AlreadyRunning(Exception):
+    """Another engine works on this SQLite file."""
+
+
+class Snapshot(typing.NamedTuple):
+    """The engine's state in numbers."""
+
+    received: int
+    dispositions: dict[str, int]
+    pending: int
+    alerts_open: dict[str, int]
+    outbox: list[tuple[str, str, int, int]]
+
+
+class Store:
+    """Opened on a running event loop; every method is safe to call from it.
+
+    Claims are held in memory: one engine works on an SQLite file (a lock on it says so), and its end frees them.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.arrived = asyncio.Event()
+        self._claimed: set[int] = set()
+        self._reader = database.reader(url)
+        self._pool = ThreadPoolExecutor(max_workers=3, thread_name_prefix="store-reader")
+        self._writer: Writer | None = None
+        self._lock: int | None = None
+        self._stop_checkpoints = threading.Event()
+        self._checkpoints: threading.Thread | None = None
+
+    async def open(self) -> None:
+        """Takes the file, checks its schema (an empty one is set up), starts the writer.
+
+        Raises AlreadyRunning, SchemaOutdated, StoreUnavailable.
+        """
+        self._take_lock()
+        engine = database.writer(self.url)
+        try:
+            await asyncio.to_thread(_prepare, engine)
+        except SQLAlchemyError as error:
+            raise StoreUnavailable(f"{type(error).__name__}: {getattr(error, 'orig', '')}") from error
+        self._writer = Writer(engine, inbox.arrive, asyncio.get_running_loop(), self.arrived.set)
+        self._writer.start()
+        if engine.dialect.name == "sqlite":
+            self._checkpoints = threading.Thread(target=self._checkpoint, name="store-checkpoint", daemon=True)
+            self._checkpoints.start()
+
+    async def close(self) -> None:
+        self._stop_checkpoints.set()
+        if self._checkpoints is not None:
+            await asyncio.to_thread(self._checkpoints.join)
+        if self._writer is not None:
+            await asyncio.to_thread(self._writer.close)
+        self._pool.shutdown()
+        self._reader.dispose()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        path = database.file_of(self.url)
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise AlreadyRunning(f"another engine works on {path}") from None
+        self._lock = descriptor
+
+    def _checkpoint(self) -> None:
+        """Moves the WAL into the database beside the commits: in them it made one in a thousand ten times slower."""
+        engine = database.reader(self.url)
+        while not self._stop_checkpoints.wait(_CHECKPOINT_EVERY_S):
+            try:
+                with engine.connect() as connection:
+                    raw = connection.connection.driver_connection
+                    if raw is not None:
+                        raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except SQLAlchemyError:
+                continue  # busy or full: the commits themselves report that, the next round tries again
+        engine.dispose()
+
+    # Inbox
+
+    async def accept(self, envelope: Envelope) -> Accepted:
+        return await self._writing.accept(envelope)
+
+    # Worklist
+
+    async def claim(self, limit: int) -> Sequence[Claim]:
+        after = max(self._claimed, default=0) if self._claimed else 0
+        claims = await self.read(lambda connection: inbox.claim(connection, after, limit))
+        fresh = [claim for claim in claims if claim.message_id not in self._claimed]
+        self._claimed.update(claim.message_id for claim in fresh)
+        return fresh
+
+    def release(self, message_ids: Iterable[int]) -> None:
+        """Gives claims back, to be claimed anew."""
+        self._claimed.difference_update(message_ids)
+
+    async def patients(self, identifiers: Iterable[PatientIdentifier]) -> list[PatientRecord]:
+        wanted = list(identifiers)
+        return await self.read(lambda connection: register.by_identifier(connection, wanted)) if wanted else []
+
+    async def patients_by_id(self, ids: Sequence[str]) -> list[PatientRecord]:
+        return await self.read(lambda connection: register.by_id(connection, ids)) if ids else []
+
+    async def settling(self, now: datetime, limit: int) -> list[PatientRecord]:
+        now_ms = to_ms(now)
+        return await self.read(
+            lambda connection: register.by_id(connection, register.settling(connection, now_ms, limit))
+        )
+
+    async def record(self, work: Work) -> Stale | None:
+        stale = await self._writing.run(functools.partial(record, work))
+        if stale is None:
+            self.release(item.message_id for item in work.done)
+        return stale
+
+    async def replay(self, message_id: int) -> int | None:
+        copied = await self._writing.run(lambda connection: inbox.replay(connection, message_id, _now_ms()))
+        if copied is not None:
+            self.arrived.set()
+        return copied
+
+    # Outbox
+
+    async def due(self, destination: str, now: datetime, limit: int) -> Sequence[Delivery]:
+        now_ms = to_ms(now)
+        return await self.read(lambda connection: outbox.due(connection, destination, now_ms, limit))
+
+    async def delivered(self, outcomes: Sequence[DeliveryOutcome]) -> None:
+        await self._writing.run(lambda connection: outbox.settle(connection, outcomes))
+
+    # Housekeeping
+
+    async def purge(self, before: datetime, limit: int = 500) -> int:
+        """Forgets counts of people who are not on the register, received before then, with their raw bytes."""
+        before_ms = to_ms(before)
+        return await self._writing.run(lambda connection: purge.unenrolled(connection, before_ms, limit))
+
+    async def snapshot(self) -> Snapshot:
+        return await self.read(snapshot)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Runs a query on a reading connection, in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, query)
+
+    def _read(self, query: Callable[[Connection], T]) -> T:
+        try:
+            with self._reader.connect() as connection:
+                return query(connection)
+        except (SQLAlchemyError, self._reader.dialect.loaded_dbapi.Error) as error:
+            raise StoreUnavailable(type(error).__name__) from error
+
+    @property
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise StoreUnavailable("the store is not open")
+        return self._writer
+
+
+def record(work: Work, connection: Connection) -> Stale | None:
+    """Writes a batch in the caller's transaction; ``Stale`` and nothing when one of its patients moved meanwhile."""
+    moved = register.moved(connection, work.patients.values()) + register.taken(connection, work)
+    if moved:
+        return Stale(moved)
+    at_ms = _now_ms()
+    inbox.finish(connection, work.done, at_ms)
+    register.write(connection, work, at_ms)
+    return None
+
+
+def snapshot(connection: Connection) -> Snapshot:
+    counts = {(row.name, row.label): row.value for row in connection.execute(select(counter))}
+    dispositions = {label: value for (name, label), value in counts.items() if name == "disposition"}
+    received = counts.get(("received", ""), 0)
+    open_alerts = connection.execute(
+        select(alert.c.level, func.count()).where(alert.c.state == "open").group_by(alert.c.level)
+    )
+    return Snapshot(
+        received=received,
+        dispositions=dispositions,
+        pending=connection.scalar(select(func.count()).select_from(message).where(message.c.disposition.is_(None)))
+        or 0,
+        alerts_open={row[0]: row[1] for row in open_alerts},
+        outbox=outbox.backlog(connection),
+    )
+
+
+def _prepare(engine: typing.Any) -> None:
+    with engine.connect() as connection, connection.begin():
+        if schema.is_empty(connection):
+            schema.upgrade(connection)
+        elif (found := schema.present(connection)) != schema.needed():
+            raise SchemaOutdated(f"the database has version {found}, this program needs {schema.needed()}")
+        connection.execute(text("SELECT 1"))
+    path = database.file_of(str(engine.url))
+    if path is not None:
+        _private(path)
+
+
+def _private(path: Path) -> None:
+    """Patient data: for the engine's user alone."""
+    for suffix in ("", "-wal", "-shm"):
+        file = Path(f"{path}{suffix}")
+        if file.exists():
+            file.chmod(0o600)
+
+
+def _now_ms() -> int:
+    return to_ms(datetime.now(UTC))

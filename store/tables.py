@@ -1,0 +1,222 @@
+"""The tables, described once for SQLite and PostgreSQL.
+
+Times are integers: milliseconds since 1970, UTC. Clinical values travel as JSON written by msgspec (decimals as strings),
+because they are read whole or not at all; what is searched or ordered by has a column of its own.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+__all__ = [
+    "alert",
+    "assessment",
+    "audit",
+    "counter",
+    "delivery",
+    "identifier",
+    "message",
+    "metadata",
+    "patient",
+    "result",
+]
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite's rowid tables want exactly INTEGER for the key; PostgreSQL needs 64 bits.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+message = Table(
+    "message",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("channel", String, nullable=False),
+    Column("format", String, nullable=False),
+    Column("peer", String, nullable=False),
+    Column("sender", String, nullable=False),
+    Column("control_id", String, nullable=False),
+    Column("message_type", String, nullable=False),
+    Column("dedupe_key", LargeBinary),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("duplicate_of", _Id),
+    Column("conflicts_with", _Id),
+    Column("replay_of", _Id),
+    Column("disposition", String),
+    Column("reason", String),
+    Column("judged_at", BigInteger),
+    Column("size", Integer, nullable=False),
+    Column("ledger", Text),
+    # Last, so that a listing does not walk the overflow pages of the bodies. NULL once the body was removed.
+    Column("raw", LargeBinary),
+    Index(
+        "ix_message_pending",
+        "id",
+        sqlite_where=text("disposition IS NULL"),
+        postgresql_where=text("disposition IS NULL"),
+    ),
+    Index(
+        "ix_message_dedupe_key",
+        "dedupe_key",
+        sqlite_where=text("dedupe_key IS NOT NULL"),
+        postgresql_where=text("dedupe_key IS NOT NULL"),
+    ),
+    Index("ix_message_disposition_id", "disposition", "id"),
+)
+
+patient = Table(
+    "patient",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("enrolled", Boolean, nullable=False),
+    Column("rev", Integer, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("course", Text, nullable=False),
+    Column("present", Text),
+    Column("next_due", String),
+    Column("recheck_by", String),
+    Column("settle_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index(
+        "ix_patient_settle_at",
+        "settle_at",
+        sqlite_where=text("settle_at IS NOT NULL"),
+        postgresql_where=text("settle_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_patient_unenrolled", "updated_at", sqlite_where=text("NOT enrolled"), postgresql_where=text("NOT enrolled")
+    ),
+)
+
+identifier = Table(
+    "identifier",
+    metadata,
+    Column("value", String, primary_key=True),
+    Column("authority", String, primary_key=True),
+    Column("type", String, nullable=False),
+    Column("patient_id", String, ForeignKey("patient.id", ondelete="CASCADE"), nullable=False, index=True),
+)
+
+result = Table(
+    "result",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("patient_id", String, ForeignKey("patient.id", ondelete="CASCADE"), nullable=False),
+    Column("message_id", _Id, nullable=False, index=True),
+    Column("key", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("current", Boolean, nullable=False),
+    Column("collected_at", BigInteger),
+    Column("body", Text, nullable=False),
+    Index("ix_result_patient_id_current", "patient_id", "current"),
+)
+
+assessment = Table(
+    "assessment",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("patient_id", String, ForeignKey("patient.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("result_id", _Id),
+    Column("message_id", _Id, index=True),
+    Column("made_at", BigInteger, nullable=False),
+    Column("protocol", String, nullable=False),
+    Column("category", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("level", String, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+alert = Table(
+    "alert",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("patient_id", String, index=True),
+    Column("family", String, nullable=False),
+    Column("level", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("result_id", _Id),
+    Column("result_key", String, nullable=False),
+    Column("raised_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("ix_alert_state_level", "state", "level"),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("alert_id", String, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("patient_id", String),
+    Column("destination", String, nullable=False),
+    Column("control_id", String, nullable=False, unique=True),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("code", String),
+    Column("words", String),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("alert_id", "revision", "destination"),
+    Index(
+        "ix_delivery_waiting",
+        "destination",
+        "id",
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+    Index(
+        "ix_delivery_waiting_patient",
+        "patient_id",
+        "destination",
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+    Index("ix_delivery_state_id", "state", "id"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("patient_id", String, index=True),
+    Column("detail", Text, nullable=False),
+)
+
+# Kept rather than counted: a million messages must not be scanned to say how many there were.
+counter = Table(
+    "counter",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("label", String, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)

@@ -1,0 +1,65 @@
+"""Between clinical values and columns: times as milliseconds, dataclasses as JSON, ids that sort by time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from rules.model import Alert, Assessment, LabResult, Person, TreatmentCourse
+
+__all__ = [
+    "decode_alert",
+    "decode_assessment",
+    "decode_course",
+    "decode_person",
+    "decode_result",
+    "encode",
+    "from_ms",
+    "new_id",
+    "to_ms",
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+def to_ms(moment: datetime) -> int:
+    """Milliseconds since 1970 of an aware datetime."""
+    if moment.tzinfo is None:
+        raise ValueError("a naive datetime has no place on the time line")
+    return (moment - _EPOCH) // _MS
+
+
+def from_ms(value: int) -> datetime:
+    return _EPOCH + value * _MS
+
+
+# Decimals go as strings: exact, and the same on every database.
+_encoder = msgspec.json.Encoder(decimal_format="string")
+
+
+def encode(value: object) -> str:
+    return _encoder.encode(value).decode()
+
+
+decode_alert = msgspec.json.Decoder(Alert).decode
+decode_assessment = msgspec.json.Decoder(Assessment).decode
+decode_course = msgspec.json.Decoder(TreatmentCourse).decode
+decode_person = msgspec.json.Decoder(Person).decode
+decode_result = msgspec.json.Decoder(LabResult).decode
+
+_sequence = itertools.count(int.from_bytes(os.urandom(2), "big"))
+_process = int.from_bytes(os.urandom(2), "big") & 0x3FF
+
+
+def new_id() -> int:
+    """A 63-bit number: milliseconds since 2020, ten random bits of this process, twelve of a counter.
+
+    Unique over processes without asking the database, and later ones are larger, so that the key's index grows at its end.
+    """
+    ms = time.time_ns() // 1_000_000 - 1_577_836_800_000
+    return (ms << 22) | (_process << 12) | (next(_sequence) & 0xFFF)

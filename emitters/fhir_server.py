@@ -1,0 +1,267 @@
+"""A FHIR R4 server as a destination: finds the patient, reads what stands, posts one transaction, reads every answer.
+
+Failure classes: no connection -> try again, the destination is down; time-outs, 408, 409, 425, 429, 5xx, half or odd
+answers -> try again; 401/403 -> try again after a pause (credentials are renewed by a person, no alert is at fault);
+patient not found or ambiguous, 412 on our identifiers, and every other 4xx -> a dead letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import httpx2
+
+from emitters.fhir import device_entry, encode, transaction
+from emitters.fhir_answers import failed, read_json, read_transaction_response
+from emitters.fhir_patients import choose, searchable
+from emitters.fhir_tasks import StandingTask, carried_revision, task_identifiers, task_search
+from emitters.fhir_terms import TYPES, FhirProfile, Resource, fhir_id, query
+from emitters.sink import Answer, Delivered, Refused, TryAgain
+from rules.model import Alert, AlertKind
+
+__all__ = ["FhirServer", "FhirServerSettings"]
+
+_FHIR_JSON: Final = "application/fhir+json"
+_BODY_LIMIT: Final = 4 << 20
+_REREADS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FhirServerSettings:
+    """``authorization`` gives the header's value for each request (a bearer token may be renewed); None sends none.
+
+    ``patient_systems`` maps a bare namespace of an identifier (``CHX``, or ``""``) to the server's system URI.
+    ``search_by_post`` keeps identifiers out of the server's access log, where it supports ``POST Patient/_search``.
+    ``update_create`` overrides what the server's CapabilityStatement says.
+    """
+
+    name: str
+    url: str
+    profile: FhirProfile = field(default_factory=FhirProfile)
+    authorization: Callable[[], Awaitable[str]] | None = None
+    patient_systems: Mapping[str, str] = field(default_factory=dict)
+    search_by_post: bool = False
+    update_create: bool | None = None
+    timeout_s: float = 10.0
+    connect_timeout_s: float = 3.0
+    connections: int = 16
+    patients_cached: int = 10_000
+    patient_cache_s: float = 600.0
+    verify: bool | str = True
+
+
+class _Failed(Exception):
+    """Carries the answer out of the steps of one ``send``."""
+
+    def __init__(self, answer: TryAgain | Refused) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
+class FhirServer:
+    """A ``Sink``. One alert at a time per alert id is the caller's promise; different alerts may run together."""
+
+    def __init__(self, settings: FhirServerSettings) -> None:
+        self.name = settings.name
+        self._settings = settings
+        self._base = settings.url.rstrip("/")
+        self._profile: FhirProfile | None = None
+        self._greeting = asyncio.Lock()
+        self._slots = asyncio.Semaphore(settings.connections)
+        self._patients: OrderedDict[tuple[str, ...], tuple[float, str]] = OrderedDict()
+        # At INFO the client logs every URL, and a patient search has identifiers in it.
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
+        self._client = httpx2.AsyncClient(
+            headers={"accept": _FHIR_JSON, "accept-encoding": "identity"},
+            timeout=httpx2.Timeout(settings.timeout_s, connect=settings.connect_timeout_s, pool=None),
+            limits=httpx2.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections),
+            verify=settings.verify,
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def send(self, alert: Alert, delivery_id: str) -> Answer:
+        """Deliver one notification. ``delivery_id`` is not sent: the ids of the resources make a retry harmless."""
+        async with self._slots:
+            try:
+                profile = await self._greet()
+                patient = await self._patient(alert)
+                return await self._deliver(alert, patient, profile)
+            except _Failed as failure:
+                return failure.answer
+            except ValueError as error:
+                # Our own refusal to write something doubtful; its words are ours and name no patient.
+                return Refused("unwritable", str(error))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _deliver(self, alert: Alert, patient: str | None, profile: FhirProfile) -> Answer:
+        answer: Answer = TryAgain("a Task of this alert is being changed by someone")
+        for _ in range(_REREADS):
+            standing = await self._standing(alert)
+            newest = max((carried_revision(task.resource) for task in standing), default=0)
+            if newest > alert.revision:
+                return Delivered(f"superseded: revision {newest} stands")
+            bundle = transaction(alert, patient_reference=patient, settings=profile, standing=standing)
+            status, headers, body = await self._request("POST", self._base, encode(bundle))
+            if 200 <= status < 300:
+                return read_transaction_response(body, len(bundle["entry"]))
+            answer = failed(status, headers, body)
+            if status in (404, 410, 422, 400) and patient is not None:
+                # The patient may have been merged or removed since we looked.
+                self._patients.pop(_key(alert), None)
+            matched = any("ifMatch" in entry["request"] for entry in bundle["entry"])
+            if not (matched and status in (409, 412)):
+                return answer
+            # Someone wrote the Task between our reading and our writing: look again, never overwrite.
+            answer = TryAgain("a Task of this alert is being changed by someone")
+        return answer
+
+    async def _greet(self) -> FhirProfile:
+        """The profile, once the server has told its version and whether we may choose ids."""
+        if self._profile is not None:
+            return self._profile
+        async with self._greeting:
+            if self._profile is None:
+                self._profile = await self._introduce()
+            return self._profile
+
+    async def _introduce(self) -> FhirProfile:
+        statement = await self._read(f"{self._base}/metadata", "CapabilityStatement")
+        version = statement.get("fhirVersion")
+        if not isinstance(version, str) or not version.startswith("4."):
+            raise _Failed(Refused("fhir-version", "the server does not speak FHIR R4 or R4B"))
+        allowed = self._settings.update_create
+        profile = replace(
+            self._settings.profile, update_create=_may_choose_ids(statement) if allowed is None else allowed
+        )
+        await self._ensure_device(profile)
+        return profile
+
+    async def _ensure_device(self, profile: FhirProfile) -> None:
+        """Our Device stands before any two transactions can race to create it (HAPI #3141).
+
+        Later transactions still carry it, conditionally: a server that was restored without it gets it again.
+        """
+        entry = device_entry(profile)
+        if profile.update_create:
+            url = f"{self._base}/Device/{fhir_id('Device', profile.engine_id)}"
+            body = {**entry["resource"], "id": fhir_id("Device", profile.engine_id)}
+            status, headers, answer = await self._request("PUT", url, encode(body))
+        else:
+            only_once = {"if-none-exist": entry["request"]["ifNoneExist"]}
+            status, headers, answer = await self._request(
+                "POST", f"{self._base}/Device", encode(entry["resource"]), only_once
+            )
+        if not 200 <= status < 300:
+            raise _Failed(failed(status, headers, answer))
+
+    async def _patient(self, alert: Alert) -> str | None:
+        if alert.family.value == "ANC-REVIEW" and not alert.subject.identifiers:
+            return None
+        now = asyncio.get_running_loop().time()
+        key = _key(alert)
+        known = self._patients.get(key)
+        if known is not None and now - known[0] < self._settings.patient_cache_s:
+            self._patients.move_to_end(key)
+            return known[1]
+        asked = searchable(alert.subject.identifiers, self._settings.patient_systems)
+        if not asked:
+            raise _Failed(Refused("patient-not-found", "no identifier of the alert has a system to search by"))
+        if self._settings.search_by_post:
+            status, headers, body = await self._request(
+                "POST",
+                f"{self._base}/Patient/_search",
+                query(*asked).encode(),
+                {"content-type": "application/x-www-form-urlencoded"},
+            )
+            bundle = _resource(status, headers, body, "Bundle")
+        else:
+            bundle = await self._read(f"{self._base}/Patient?{query(*asked)}", "Bundle")
+        found = choose(bundle, asked)
+        if isinstance(found, Refused):
+            raise _Failed(found)
+        self._patients[key] = (now, found)
+        self._patients.move_to_end(key)
+        while len(self._patients) > self._settings.patients_cached:
+            self._patients.popitem(last=False)
+        return found
+
+    async def _standing(self, alert: Alert) -> list[StandingTask]:
+        """This alert's Tasks, oldest first. Revision 1 needs no look: its Task is made once, conditionally."""
+        if alert.revision == 1 and alert.kind is not AlertKind.WITHDRAWN:
+            return []
+        bundle = await self._read(f"{self._base}/{task_search(alert)}", "Bundle")
+        ours = [(one["system"], one["value"]) for one in task_identifiers(alert)]
+        found: list[tuple[int, StandingTask]] = []
+        for entry in bundle.get("entry") or ():
+            task = entry.get("resource") if isinstance(entry, dict) else None
+            if not isinstance(task, dict) or task.get("resourceType") != "Task" or not isinstance(task.get("id"), str):
+                continue
+            held = [(one.get("system"), one.get("value")) for one in task.get("identifier") or ()]
+            places = [ours.index(one) for one in held if one in ours]
+            if places:
+                version = (task.get("meta") or {}).get("versionId")
+                found.append((min(places), StandingTask(task, version if isinstance(version, str) else "")))
+        return [task for _, task in sorted(found, key=lambda pair: pair[0])]
+
+    async def _read(self, url: str, kind: str) -> Resource:
+        return _resource(*await self._request("GET", url), kind)
+
+    async def _request(
+        self, method: str, url: str, body: bytes | None = None, extra: Mapping[str, str] | None = None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """One bounded exchange: status, headers, body. Raises _Failed for what never became an answer."""
+        headers = {} if body is None else {"content-type": _FHIR_JSON, "prefer": "return=minimal"}
+        headers.update(extra or {})
+        if self._settings.authorization is not None:
+            headers["authorization"] = await self._settings.authorization()
+        try:
+            # The client's time-outs are per read: a server that drips bytes needs one for the whole.
+            async with (
+                asyncio.timeout(self._settings.timeout_s + self._settings.connect_timeout_s),
+                self._client.stream(method, url, content=body, headers=headers) as response,
+            ):
+                received = bytearray()
+                async for chunk in response.aiter_bytes():
+                    received += chunk
+                    if len(received) > _BODY_LIMIT:
+                        raise _Failed(TryAgain("an answer without end"))
+                return response.status_code, response.headers, bytes(received)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            raise _Failed(TryAgain("no connection", down=True)) from None
+        except (TimeoutError, httpx2.TimeoutException):
+            raise _Failed(TryAgain("no answer in time: ambiguous")) from None
+        except httpx2.HTTPError as error:
+            raise _Failed(TryAgain(f"broken answer ({type(error).__name__}): ambiguous")) from None
+
+
+def _key(alert: Alert) -> tuple[str, ...]:
+    return tuple(f"{one.authority}|{one.value}|{one.type}" for one in alert.subject.identifiers)
+
+
+def _resource(status: int, headers: Mapping[str, str], body: bytes, kind: str) -> Resource:
+    if not 200 <= status < 300:
+        raise _Failed(failed(status, headers, body))
+    resource = read_json(body)
+    if resource is None or resource.get("resourceType") != kind:
+        raise _Failed(TryAgain(f"HTTP {status} without the {kind} that was asked for"))
+    return resource
+
+
+def _may_choose_ids(statement: Resource) -> bool:
+    """``updateCreate`` for every type that we write; one rule for the whole transaction."""
+    allowed = {
+        resource.get("type")
+        for rest in statement.get("rest") or ()
+        if isinstance(rest, dict)
+        for resource in rest.get("resource") or ()
+        if isinstance(resource, dict) and resource.get("updateCreate") is True
+    }
+    return allowed.issuperset(TYPES)

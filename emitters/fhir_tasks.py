@@ -1,0 +1,292 @@
+"""The Task that asks a person to act, over its life: created once, revised with care, cancelled when withdrawn.
+
+A Task belongs to whoever answers it. The first is a conditional create, so a retry never touches it. Afterwards the
+Tasks as the server has them (``StandingTask``) are given here, and each answer is the server's own resource with our
+few fields renewed, written with ``ifMatch``: status, owner and everything else that a person set is kept.
+
+When a person has already closed the Task, a later revision would go unseen on it: a new Task is made beside it.
+Input ``revision`` on a Task says which notification it carries; that makes revising idempotent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from emitters.counts import is_reference
+from emitters.fhir_terms import (
+    FhirProfile,
+    Resource,
+    coding,
+    concept,
+    identifier,
+    instant,
+    query,
+    reference,
+    urn,
+)
+from rules.model import Alert, AlertFamily, AlertKind, AlertLevel
+
+__all__ = ["StandingTask", "Targets", "carried_revision", "task_entries", "task_identifiers", "task_search"]
+
+_UNANSWERED: Final = frozenset({"draft", "requested", "received", "ready"})
+_CLOSED: Final = frozenset({"completed", "rejected", "cancelled", "failed", "entered-in-error"})
+_PRIORITY: Final = {
+    AlertLevel.CRITICAL: "stat",
+    AlertLevel.RED: "asap",
+    AlertLevel.AMBER: "urgent",
+    AlertLevel.INFO: "routine",
+    AlertLevel.NONE: "routine",
+}
+_RANK: Final = ("routine", "urgent", "asap", "stat")
+
+_FULFILL: Final = coding("http://hl7.org/fhir/CodeSystem/task-code", "fulfill")
+_ACK_STOP: Final = coding("anc-task", "ACK-STOP", "Acknowledge stop alert and decide")
+_NEXT_ANC: Final = coding("anc-task", "NEXT-ANC", "Obtain the next neutrophil count")
+_REVIEW_RESULT: Final = coding("anc-task", "REVIEW-RESULT", "Review a result that could not be judged")
+_REVIEW_DECISION: Final = coding("anc-task", "REVIEW-DECISION", "Review a decision whose alert was withdrawn")
+
+
+@dataclass(frozen=True, slots=True)
+class StandingTask:
+    """A Task of this alert as the server has it now; ``version`` is its meta.versionId, "" when the server has none."""
+
+    resource: Resource
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """What the entries of one transaction may point to: their fullUrls, None where there is no such entry."""
+
+    device: str
+    flag: str | None
+    observation: str | None
+    patient: str | None
+
+
+def task_identifiers(alert: Alert) -> list[Resource]:
+    """Every identifier that a Task of this alert can have: one a revision, and one after a withdrawal."""
+    # Bounded, so that the search URL is: an alert with more revisions than this still finds its latest Tasks.
+    recent = range(max(2, alert.revision - 20), alert.revision + 1)
+    values = [f"{alert.id}:ack", *(f"{alert.id}:ack:{n}" for n in recent)]
+    values += [f"{alert.id}:review-decision:{n}" for n in recent]
+    return [identifier("task", value) for value in values]
+
+
+def task_search(alert: Alert) -> str:
+    return "Task?" + query(*task_identifiers(alert))
+
+
+def task_entries(
+    alert: Alert, to: Targets, settings: FhirProfile, standing: Sequence[StandingTask]
+) -> tuple[list[Resource], list[str]]:
+    """The Task entries of this notification, and the references that its Provenance names."""
+    if any(carried_revision(task.resource) >= alert.revision for task in standing):
+        # Sent before, and perhaps answered since: nothing of it is ours to write again.
+        return [], [f"Task/{task.resource['id']}" for task in standing if "id" in task.resource]
+    if alert.kind is AlertKind.WITHDRAWN:
+        entries = _withdrawal(alert, to, settings, standing)
+    else:
+        entries = _notification(alert, to, settings, standing)
+    return entries, [entry["fullUrl"] for entry in entries]
+
+
+def carried_revision(task: Resource) -> int:
+    """Which notification the Task carries; 0 when it does not say (an EHR may drop inputs when it saves)."""
+    for item in task.get("input") or ():
+        codings = (item.get("type") or {}).get("coding") or ()
+        if any(one.get("code") == "revision" for one in codings) and isinstance(item.get("valuePositiveInt"), int):
+            return int(item["valuePositiveInt"])
+    return 0
+
+
+def _notification(alert: Alert, to: Targets, settings: FhirProfile, standing: Sequence[StandingTask]) -> list[Resource]:
+    writable = [task for task in standing if task.version and task.resource.get("status") not in _CLOSED]
+    if writable:
+        return [_rewrite(_revised(task.resource, alert), task.version) for task in writable[-1:]]
+    key = f"{alert.id}:ack:{alert.revision}" if standing else f"{alert.id}:ack"
+    return [_create(key, _task(alert, to, settings, key, standing))]
+
+
+def _withdrawal(alert: Alert, to: Targets, settings: FhirProfile, standing: Sequence[StandingTask]) -> list[Resource]:
+    entries = []
+    acted = False
+    for task in standing:
+        status = task.resource.get("status")
+        seen = status not in _UNANSWERED and status not in ("cancelled", "entered-in-error")
+        acted = acted or seen or (not task.version and status in _UNANSWERED)
+        if task.version and status not in ("cancelled", "entered-in-error"):
+            change = _noted(task.resource, alert) if seen else _taken_back(task.resource, alert)
+            entries.append(_rewrite(change, task.version))
+    if acted and alert.family is not AlertFamily.REVIEW:
+        # Someone acted on what is no longer true, and perhaps stopped a treatment: they must be told
+        # in a way that shows, and a note on a Task that is done does not.
+        key = f"{alert.id}:review-decision:{alert.revision}"
+        entries.append(_create(key, _task(alert, to, settings, key, standing)))
+    return entries
+
+
+def _create(key: str, task: Resource) -> Resource:
+    # A conditional create even where we may choose ids: a PUT would reset what a person set meanwhile.
+    # One writer an alert (the outbox) keeps it from racing with itself (HAPI #3141, medplum #4234).
+    return {
+        "fullUrl": urn("Task", key),
+        "resource": task,
+        "request": {"method": "POST", "url": "Task", "ifNoneExist": query(identifier("task", key))},
+    }
+
+
+def _rewrite(task: Resource, version: str) -> Resource:
+    return {
+        "fullUrl": urn("Task", task["identifier"][0]["value"] if task.get("identifier") else task["id"]),
+        "resource": task,
+        "request": {"method": "PUT", "url": f"Task/{task['id']}", "ifMatch": f'W/"{version}"'},
+    }
+
+
+def _task(alert: Alert, to: Targets, settings: FhirProfile, key: str, standing: Sequence[StandingTask]) -> Resource:
+    withdrawn = alert.kind is AlertKind.WITHDRAWN
+    authored = alert.updated_at if standing else alert.raised_at
+    code, state, intent = _kind(alert)
+    task: Resource = {"resourceType": "Task", "language": alert.language}
+    if not alert.production:
+        task["meta"] = {"security": [coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", "HTEST")]}
+    task["identifier"] = [identifier("task", key)]
+    task["groupIdentifier"] = identifier("alert", alert.id)
+    if standing and "id" in standing[0].resource:
+        task["partOf"] = [reference(f"Task/{standing[0].resource['id']}")]
+    task["status"] = "requested"
+    task["businessStatus"] = concept(coding("anc-task-state", state))
+    task["intent"] = intent
+    task["priority"] = _PRIORITY[alert.level]
+    focus = to.observation if alert.family is AlertFamily.REVIEW else to.flag
+    until = None if withdrawn else _deadline(alert, settings)
+    # tsk-1 (R5): a restriction only on a Task that says it fulfils its focus.
+    restricted = focus is not None and until is not None and alert.family is not AlertFamily.REVIEW
+    task["code"] = concept(code, _FULFILL, text=alert.title) if restricted else concept(code, text=alert.title)
+    task["description"] = alert.text
+    if focus is not None:
+        task["focus"] = reference(focus)
+    if to.patient is not None:
+        task["for"] = reference(to.patient)
+    task["authoredOn"] = instant(authored)
+    task["lastModified"] = instant(max(authored, alert.updated_at))
+    task["requester"] = reference(to.device)
+    task.update(_owner(alert, settings))
+    if alert.reason:
+        task["reasonCode"] = concept(coding("anc-reason", alert.reason), text=alert.reason)
+    if to.observation is not None:
+        task["reasonReference"] = reference(to.observation)
+    if restricted:
+        task["restriction"] = {"period": {"end": until}}
+    task["input"] = _inputs(alert, to)
+    return task
+
+
+def _kind(alert: Alert) -> tuple[Resource, str, str]:
+    """code, businessStatus and intent of a new Task."""
+    if alert.kind is AlertKind.WITHDRAWN:
+        return _REVIEW_DECISION, "WITHDRAWN", "order"
+    match alert.family:
+        case AlertFamily.STOP:
+            return _ACK_STOP, "AWAITING-ACK", "order"
+        case AlertFamily.REVIEW:
+            return _REVIEW_RESULT, "AWAITING-ACK", "order"
+        case AlertFamily.OVERDUE:
+            return _NEXT_ANC, "OVERDUE", "proposal"
+        case _:
+            return _NEXT_ANC, "DUE", "proposal"
+
+
+def _deadline(alert: Alert, settings: FhirProfile) -> str | None:
+    """STOP is to be answered within minutes; the others ask for a count by a date."""
+    if alert.family is AlertFamily.STOP:
+        minutes = settings.minutes_to_answer(alert.level)
+        return instant(alert.updated_at + timedelta(minutes=minutes)) if minutes is not None else None
+    if alert.assessment is None:
+        return None
+    dates = [day for day in (alert.assessment.recommended_recheck_by, alert.assessment.next_due) if day is not None]
+    # A deadline before the Task itself would be an inverted window in some EHRs: an overdue test has none.
+    return min(dates).isoformat() if dates and min(dates) >= alert.updated_at.date() else None
+
+
+def _owner(alert: Alert, settings: FhirProfile) -> Resource:
+    named = alert.subject.owner
+    default = (settings.reviewer or settings.owner) if alert.family is AlertFamily.REVIEW else settings.owner
+    found: Resource = {}
+    for owner in (named, default):
+        if owner and is_reference(owner):
+            found["owner"] = reference(owner)
+            break
+    roles = [owner for owner in (named, default) if owner and not is_reference(owner)]
+    if roles:
+        found["performerType"] = [{"text": roles[0]}]
+    return found
+
+
+def _inputs(alert: Alert, to: Targets) -> list[Resource]:
+    inputs: list[Resource] = [_input("revision", "valuePositiveInt", alert.revision)]
+    if to.flag is not None:
+        inputs.append(_input("alert", "valueReference", reference(to.flag)))
+    if to.observation is not None:
+        inputs.append(_input("evaluated-result", "valueReference", reference(to.observation)))
+    if alert.assessment is not None:
+        inputs.append(_input("rule", "valueString", f"{alert.assessment.protocol} {alert.assessment.rule}"))
+    if alert.source:
+        inputs.append(_input("lab-message", "valueString", alert.source))
+    if alert.where:
+        inputs.append(_input("place-in-message", "valueString", alert.where))
+    return inputs
+
+
+def _input(code: str, choice: str, value: object) -> Resource:
+    return {"type": concept(coding("anc-task-io", code)), choice: value}
+
+
+def _noted(task: Resource, alert: Alert) -> Resource:
+    """The server's Task with our note and our revision; nothing that a person set is changed."""
+    text = alert.title if alert.text.startswith(alert.title) else f"{alert.title}. {alert.text}"
+    old = task.get("lastModified")
+    kept = {name: value for name, value in task.items() if name not in ("meta", "text")}
+    meta = {name: value for name, value in task.get("meta", {}).items() if name not in ("versionId", "lastUpdated")}
+    if meta:
+        kept["meta"] = meta
+    kept["note"] = [*task.get("note", ()), {"time": instant(alert.updated_at), "text": text}]
+    kept["input"] = [
+        item
+        for item in task.get("input", ())
+        if not any(one.get("code") == "revision" for one in (item.get("type") or {}).get("coding") or ())
+    ] + [_input("revision", "valuePositiveInt", alert.revision)]
+    # inv-1: lastModified is not before authoredOn; a person may have saved later than we judged.
+    if not isinstance(old, str) or old < instant(alert.updated_at):
+        kept["lastModified"] = instant(alert.updated_at)
+    return kept
+
+
+def _revised(task: Resource, alert: Alert) -> Resource:
+    revised = _noted(task, alert)
+    revised["description"] = alert.text
+    if _RANK.index(_PRIORITY[alert.level]) > _RANK.index(_known_priority(task)):
+        revised["priority"] = _PRIORITY[alert.level]
+    code = task.get("code")
+    if task.get("status") in _UNANSWERED and isinstance(code, dict):
+        revised["code"] = {**code, "text": alert.title}
+    return revised
+
+
+def _known_priority(task: Resource) -> str:
+    priority = task.get("priority")
+    return priority if isinstance(priority, str) and priority in _RANK else "routine"
+
+
+def _taken_back(task: Resource, alert: Alert) -> Resource:
+    mistaken = alert.reason == "entered-in-error"
+    back = _noted(task, alert)
+    back["status"] = "entered-in-error" if mistaken else "cancelled"
+    code = "RESULT-ENTERED-IN-ERROR" if mistaken else "RESULT-CORRECTED"
+    back["statusReason"] = concept(coding("anc-status-reason", code), text=alert.title)
+    back["businessStatus"] = concept(coding("anc-task-state", "WITHDRAWN"))
+    return back

@@ -1,0 +1,114 @@
+"""The words that our FHIR resources share: canonical base, systems, ids, references, and the site's settings."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+from rules.model import AlertLevel
+
+__all__ = [
+    "BASE",
+    "TYPES",
+    "FhirProfile",
+    "Resource",
+    "coding",
+    "concept",
+    "fhir_id",
+    "identifier",
+    "instant",
+    "query",
+    "reference",
+    "urn",
+]
+
+Resource = dict[str, Any]
+
+BASE: Final = "https://neutroflag.org/fhir"
+TYPES: Final = ("Device", "Flag", "Observation", "Provenance", "Task")
+_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, BASE)
+
+_ANSWER_WITHIN_MIN: Final[Mapping[str, int]] = {"critical": 60, "red": 4 * 60, "amber": 72 * 60}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FhirProfile:
+    """What a destination wants of our resources.
+
+    ``owner`` and ``reviewer`` are FHIR references or role names, for alerts that name nobody who can own a Task.
+    ``update_create``: the server lets us choose ids (CapabilityStatement ``updateCreate``). ``answer_within_min`` by
+    level gives ACK-STOP its deadline; a level that is not in it has none.
+    """
+
+    engine_id: str = "neutroflag"
+    engine_name: str = "NeutroFlag"
+    engine_version: str = "0.1.0"
+    owner: str = ""
+    reviewer: str = ""
+    update_create: bool = True
+    answer_within_min: Mapping[str, int] = field(default_factory=lambda: _ANSWER_WITHIN_MIN)
+
+    def minutes_to_answer(self, level: AlertLevel) -> int | None:
+        return self.answer_within_min.get(level.value)
+
+
+def fhir_id(kind: str, key: str) -> str:
+    """The id of the resource of type ``kind`` for this business key: the same for ever, and it tells nothing."""
+    return str(uuid.uuid5(_NAMESPACE, f"{kind}|{key}"))
+
+
+def urn(kind: str, key: str) -> str:
+    return f"urn:uuid:{fhir_id(kind, key)}"
+
+
+def identifier(kind: str, value: str) -> Resource:
+    return {"system": f"{BASE}/sid/{kind}", "value": value}
+
+
+def query(*identifiers: Resource) -> str:
+    """``identifier=`` for a conditional or search URL: the separators within a token are ``%7C`` and ``%3A``."""
+    return "identifier=" + ",".join(_token(one["system"], one["value"]) for one in identifiers)
+
+
+@functools.lru_cache(maxsize=64)
+def _quoted_system(system: str) -> str:
+    return quote(system, safe="")
+
+
+def _token(system: str, value: str) -> str:
+    return f"{_quoted_system(system)}%7C{quote(_escaped(value), safe='')}"
+
+
+def _escaped(value: str) -> str:
+    # , | $ have a meaning inside a search value and are escaped by a backslash (FHIR R4 3.1.1.3.1).
+    if not any(mark in value for mark in "\\,|$"):
+        return value
+    for mark in "\\,|$":
+        value = value.replace(mark, "\\" + mark)
+    return value
+
+
+def coding(code_system: str, code: str, display: str = "") -> Resource:
+    """A coding in one of our own code systems, or in the one whose URI is given."""
+    system = code_system if ":" in code_system else f"{BASE}/CodeSystem/{code_system}"
+    return {"system": system, "code": code, "display": display} if display else {"system": system, "code": code}
+
+
+def concept(*codings: Resource, text: str = "") -> Resource:
+    return {"coding": list(codings), "text": text} if text else {"coding": list(codings)}
+
+
+def reference(target: str) -> Resource:
+    return {"reference": target}
+
+
+def instant(at: datetime) -> str:
+    """An aware time as FHIR writes it, to the millisecond at most."""
+    if at.tzinfo is None:
+        raise ValueError("a FHIR instant needs an offset")
+    return at.isoformat(timespec="milliseconds" if at.microsecond else "seconds")

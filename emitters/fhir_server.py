@@ -8,9 +8,10 @@ patient not found or ambiguous, 412 on our identifiers, and every other 4xx -> a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -138,9 +139,10 @@ class FhirServer:
         if not isinstance(version, str) or not version.startswith("4."):
             raise _Failed(Refused("fhir-version", "the server does not speak FHIR R4 or R4B"))
         allowed = self._settings.update_create
-        profile = replace(
-            self._settings.profile, update_create=_may_choose_ids(statement) if allowed is None else allowed
-        )
+        if allowed is None:
+            with _reading():
+                allowed = _may_choose_ids(statement)
+        profile = replace(self._settings.profile, update_create=allowed)
         await self._ensure_device(profile)
         return profile
 
@@ -184,7 +186,8 @@ class FhirServer:
             bundle = _resource(status, headers, body, "Bundle")
         else:
             bundle = await self._read(f"{self._base}/Patient?{query(*asked)}", "Bundle")
-        found = choose(bundle, asked)
+        with _reading():
+            found = choose(bundle, asked)
         if isinstance(found, Refused):
             raise _Failed(found)
         self._patients[key] = (now, found)
@@ -198,18 +201,8 @@ class FhirServer:
         if alert.revision == 1 and alert.kind is not AlertKind.WITHDRAWN:
             return []
         bundle = await self._read(f"{self._base}/{task_search(alert)}", "Bundle")
-        ours = [(one["system"], one["value"]) for one in task_identifiers(alert)]
-        found: list[tuple[int, StandingTask]] = []
-        for entry in bundle.get("entry") or ():
-            task = entry.get("resource") if isinstance(entry, dict) else None
-            if not isinstance(task, dict) or task.get("resourceType") != "Task" or not isinstance(task.get("id"), str):
-                continue
-            held = [(one.get("system"), one.get("value")) for one in task.get("identifier") or ()]
-            places = [ours.index(one) for one in held if one in ours]
-            if places:
-                version = (task.get("meta") or {}).get("versionId")
-                found.append((min(places), StandingTask(task, version if isinstance(version, str) else "")))
-        return [task for _, task in sorted(found, key=lambda pair: pair[0])]
+        with _reading():
+            return _tasks(bundle, [(one["system"], one["value"]) for one in task_identifiers(alert)])
 
     async def _read(self, url: str, kind: str) -> Resource:
         return _resource(*await self._request("GET", url), kind)
@@ -253,6 +246,37 @@ def _resource(status: int, headers: Mapping[str, str], body: bytes, kind: str) -
     if resource is None or resource.get("resourceType") != kind:
         raise _Failed(TryAgain(f"HTTP {status} without the {kind} that was asked for"))
     return resource
+
+
+def _tasks(bundle: Resource, ours: list[tuple[str, str]]) -> list[StandingTask]:
+    """The Tasks of a searchset that carry one of our identifiers, in the order of ``ours``."""
+    found: list[tuple[int, StandingTask]] = []
+    for entry in bundle.get("entry") or ():
+        task = entry.get("resource") or {}
+        places = [ours.index(one) for held in task.get("identifier") or () if (one := _pair(held)) in ours]
+        if places and task.get("resourceType") == "Task" and isinstance(task.get("id"), str):
+            version = task.get("meta", {}).get("versionId", "")
+            # A Task whose shape is not FHIR's is looked at and never written back.
+            found.append((min(places), StandingTask(task, version if _well_formed(task) else "")))
+    return [task for _, task in sorted(found, key=lambda pair: pair[0])]
+
+
+def _pair(held: Resource) -> tuple[str, str]:
+    return held.get("system", ""), held.get("value", "")
+
+
+def _well_formed(task: Resource) -> bool:
+    rows = [*task.get("input", ()), *task.get("note", ())]
+    return all(isinstance(row, dict) for row in rows) and isinstance(task["meta"].get("versionId"), str)
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """JSON of another shape than FHIR's is an odd answer, like half a body."""
+    try:
+        yield
+    except (AttributeError, TypeError, KeyError) as error:
+        raise _Failed(TryAgain(f"a resource of an unexpected shape ({type(error).__name__})")) from None
 
 
 def _may_choose_ids(statement: Resource) -> bool:

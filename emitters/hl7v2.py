@@ -1,0 +1,381 @@
+"""An alert as HL7 v2 ORU^R01: a coded decision, the count, a text that stands alone, the next due date, the rule.
+
+Pure: values in, bytes out. Segments end with CR, everything is escaped, and a character that the destination's
+character set lacks is transliterated, never a reason to fail. The same alert and control id give the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final
+
+from emitters.counts import UCUM_UNIT, giga_per_litre, letter
+from rules.model import Alert, AlertFamily, AlertKind, AlertLevel, LabResult, PatientIdentifier, ResultStatus, Subject
+
+__all__ = ["CHARSETS", "V2Profile", "alert_message", "filler_number"]
+
+CHARSETS: Final = {
+    "UNICODE UTF-8": "utf-8",
+    "8859/15": "iso8859-15",
+    "8859/1": "iso8859-1",
+    "ASCII": "ascii",
+    "": "ascii",
+}
+"""MSH-18 (table 0211) and the codec; empty means ASCII (HL7 v2.5, 2.15.9.18)."""
+
+_OURS: Final = "99NEUTROFLAG"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class V2Profile:
+    """What a destination wants in the header. ``accept_ack`` ``AL`` asks for enhanced mode (MSH-15, MSH-16 = NE)."""
+
+    sending_application: str = "NEUTROFLAG"
+    sending_facility: str = ""
+    receiving_application: str = ""
+    receiving_facility: str = ""
+    version: str = "2.5"
+    charset: str = "UNICODE UTF-8"
+    country: str = "FRA"
+    accept_ack: str = ""
+    profile_id: str = "NEUTROFLAG_ALERT_1"
+
+    def __post_init__(self) -> None:
+        if self.charset not in CHARSETS:
+            raise ValueError(f"charset {self.charset!r}: expected one of {', '.join(filter(None, CHARSETS))}")
+        if re.fullmatch(r"2\.[1-9](\.[1-9])?", self.version) is None:
+            raise ValueError(f"version {self.version!r}: expected 2.3.1 to 2.8.2")
+
+    @property
+    def coded_type(self) -> str:
+        # CE gave way to CWE, and TS to DTM, in 2.6/2.7; both are known from 2.5 and 2.6 on.
+        return "CE" if self.version < "2.6" else "CWE"
+
+    @property
+    def date_type(self) -> str:
+        return "TS" if self.version < "2.6" else "DT"
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    service: str
+    decision: str
+    count: str
+    text: str
+    due: str
+    rule: str
+    withdrawn: str
+    disclaimer: str
+    decisions: dict[AlertFamily, str]
+
+
+_WORDS: Final = {
+    "fr": _Words(
+        "Alerte PNN clozapine",
+        "Conclusion de surveillance",
+        "Polynucléaires neutrophiles [Nombre/Volume] Sang",
+        "Texte de l'alerte",
+        "Prochaine NFS",
+        "Règle et version",
+        "ALERTE ANNULÉE",
+        "Aide à la surveillance : la décision appartient au prescripteur.",
+        {
+            AlertFamily.STOP: "Seuil d'arrêt atteint",
+            AlertFamily.MILD: "Neutropénie légère",
+            AlertFamily.START: "Avant le début du traitement",
+            AlertFamily.SCHEDULE: "Rythme de surveillance modifié",
+            AlertFamily.OVERDUE: "NFS en retard",
+            AlertFamily.REVIEW: "Résultat à relire par une personne",
+        },
+    ),
+    "en": _Words(
+        "Clozapine ANC alert",
+        "Monitoring conclusion",
+        "Neutrophils [#/volume] in Blood",
+        "Text of the alert",
+        "Next blood count",
+        "Rule and version",
+        "ALERT WITHDRAWN",
+        "Monitoring aid: the decision is the prescriber's.",
+        {
+            AlertFamily.STOP: "Stop threshold reached",
+            AlertFamily.MILD: "Mild neutropenia",
+            AlertFamily.START: "Before the start of treatment",
+            AlertFamily.SCHEDULE: "Monitoring schedule changed",
+            AlertFamily.OVERDUE: "Blood count overdue",
+            AlertFamily.REVIEW: "Result to be reviewed by a person",
+        },
+    ),
+}
+
+_DECISION_FLAG: Final = {AlertLevel.CRITICAL: "AA", AlertLevel.RED: "AA", AlertLevel.AMBER: "A"}
+_SEX: Final = {"male": "M", "female": "F", "other": "O", "unknown": "U"}
+
+
+def alert_message(alert: Alert, *, control_id: str, profile: V2Profile) -> bytes:
+    """The whole message. ``control_id`` is MSH-10, the same at every retry; table 2.5 allows it 20 characters.
+
+    Raises ValueError for a control id that could not come back unchanged in MSA-2.
+    """
+    if re.fullmatch(r"[A-Za-z0-9.-]{1,20}", control_id) is None:
+        raise ValueError("a control id is 1 to 20 letters, digits, dots or hyphens")
+    words = _WORDS.get(alert.language, _WORDS["en"])
+    segments = [_msh(alert, control_id, profile)]
+    if alert.subject.identifiers:
+        # PID-3 is required: a patient nobody could read is no PID, not an empty one.
+        segments.append(_pid(alert.subject))
+    segments += [_orc(alert, profile), _obr(alert, profile, words), *_observations(alert, profile, words)]
+    segments.append(f"NTE|1|L|{_text(words.disclaimer)}")
+    return _encoded("".join(segment.rstrip("|") + "\r" for segment in segments), profile.charset)
+
+
+def filler_number(alert_id: str) -> str:
+    """OBR-3.1 of an alert: the first 60 random bits of its uuid, which every receiver's column holds.
+
+    >>> filler_number("a32b4821-51a4-5253-b956-d3b932eed8fc")
+    'a32b482151a45253'
+    """
+    return re.sub(r"[^A-Za-z0-9]", "", alert_id)[:16]
+
+
+def _msh(alert: Alert, control_id: str, profile: V2Profile) -> str:
+    enhanced = (profile.accept_ack, "NE") if profile.accept_ack else ("", "")
+    fields = [
+        "MSH",
+        "^~\\&",
+        *map(
+            _text,
+            (
+                profile.sending_application,
+                profile.sending_facility,
+                profile.receiving_application,
+                profile.receiving_facility,
+            ),
+        ),
+        _stamp(alert.updated_at),
+        "",
+        "ORU^R01^ORU_R01",
+        control_id,
+        "P" if alert.production else "T",
+        profile.version,
+        "",
+        "",
+        *enhanced,
+        _text(profile.country),
+        profile.charset,
+        "",
+        "",
+        f"{_text(profile.profile_id)}^NEUTROFLAG" if profile.profile_id else "",
+    ]
+    return "|".join(fields)
+
+
+def _pid(subject: Subject) -> str:
+    person = subject.person
+    # PID-5 is required; name type U says that it is not known (table 0200).
+    name = f"{_text(person.family)}^{_text(person.given)}^^^^^L" if person.family or person.given else "^^^^^^U"
+    born = person.birth_date.strftime("%Y%m%d") if person.birth_date else ""
+    sex = _SEX.get(person.sex.lower(), person.sex if person.sex in ("A", "F", "M", "N", "O", "U") else "")
+    return f"PID|1||{'~'.join(map(_cx, subject.identifiers))}||{name}||{born}|{sex}"
+
+
+def _cx(one: PatientIdentifier) -> str:
+    """An identifier back in CX: authorities that the reader normalised become what a v2 system compares.
+
+    >>> _cx(PatientIdentifier("405660", "urn:oid:1.2.3", "PI"))
+    '405660^^^&1.2.3&ISO^PI'
+    """
+    authority = one.authority
+    if authority.startswith("urn:oid:"):
+        assigner = f"&{_text(authority[8:])}&ISO"
+    elif ":" in authority:
+        assigner = f"&{_text(authority)}&URI"
+    else:
+        assigner = _text(authority)
+    return f"{_text(one.value)}^^^{assigner}^{_text(one.type)}".rstrip("^")
+
+
+def _orc(alert: Alert, profile: V2Profile) -> str:
+    return f"ORC|RE||{_own_number(alert, profile)}||{'CA' if _deleted(alert) else 'CM'}||||{_stamp(alert.updated_at)}"
+
+
+def _obr(alert: Alert, profile: V2Profile, words: _Words) -> str:
+    result = alert.result
+    collected = _stamp(result.collected_at, result.time_known) if result and result.collected_at else ""
+    fields = [""] * 30
+    fields[0:5] = ["OBR", "1", "", _own_number(alert, profile), f"ANC-ALERT^{_text(words.service)}^{_OURS}"]
+    fields[7] = collected
+    fields[22] = _stamp(alert.updated_at)
+    fields[25] = "X" if _deleted(alert) else "F" if alert.kind is AlertKind.RAISED else "C"
+    fields[29] = _parent(result) if result else ""
+    return "|".join(fields)
+
+
+def _own_number(alert: Alert, profile: V2Profile) -> str:
+    return f"{filler_number(alert.id)}^{_text(profile.sending_application)}"
+
+
+def _parent(result: LabResult) -> str:
+    """OBR-29: the laboratory's placer and filler numbers, each an EI whose components become sub-components."""
+
+    def demoted(number: str) -> str:
+        return "&".join(map(_text, number.split("^")))
+
+    return f"{demoted(result.order.placer)}^{demoted(result.order.filler)}".rstrip("^")
+
+
+def _observations(alert: Alert, profile: V2Profile, words: _Words) -> list[str]:
+    """The OBX segments. A withdrawal keeps a text that shows: many systems hide what is deleted (OBX-11 D, W)."""
+    at = _stamp(alert.updated_at)
+    status, text_status = _statuses(alert)
+    withdrawn = alert.kind is AlertKind.WITHDRAWN
+    family = words.decisions[alert.family]
+    decision = f"{alert.family.value}^{_text(family)}^{_OURS}"
+    if withdrawn and not _deleted(alert):
+        decision = f"ANC-WITHDRAWN^{_text(f'{words.withdrawn} ({family})')}^{_OURS}"
+    flag = "" if withdrawn else _DECISION_FLAG.get(alert.level, "")
+    rows = [(profile.coded_type, _ours("ANC-DECISION", words.decision), "", decision, "", "", flag, status, at)]
+    if alert.family is AlertFamily.REVIEW and alert.reason and not withdrawn:
+        reason = f"{_text(alert.reason)}^{_text(alert.reason)}^{_OURS}"
+        rows.append((profile.coded_type, _ours("ANC-REASON", "Reason"), "", reason, "", "", "", status, at))
+    if (count := _count(alert, words)) is not None:
+        rows.append(count)
+    rows.append(("TX", _ours("ANC-TEXT", words.text), "", _lines(alert, words), "", "", "", text_status, at))
+    assessment = alert.assessment
+    if assessment is not None:
+        if assessment.next_due is not None and not withdrawn:
+            due = assessment.next_due.strftime("%Y%m%d")
+            rows.append((profile.date_type, _ours("ANC-NEXT-DUE", words.due), "", due, "", "", "", status, at))
+        rule = _text(f"{assessment.rule} {assessment.protocol}")
+        rows.append(("ST", _ours("ANC-RULE", words.rule), "", rule, "", "", "", status, at))
+    return [_obx(number, *row) for number, row in enumerate(rows, start=1)]
+
+
+def _obx(
+    number: int, kind: str, code: str, sub: str, value: str, unit: str, range_: str, flag: str, status: str, at: str
+) -> str:
+    return f"OBX|{number}|{kind}|{code}|{sub}|{value}|{unit}|{range_}|{flag}|||{status}|||{at}"
+
+
+def _ours(code: str, text: str) -> str:
+    return f"{code}^{_text(text)}^{_OURS}"
+
+
+def _count(alert: Alert, words: _Words) -> tuple[str, str, str, str, str, str, str, str, str] | None:
+    """The judged count. NM cannot carry a comparator; SN is made for it. None where nothing could be judged."""
+    result = alert.result
+    if result is None or result.anc is None or alert.family is AlertFamily.REVIEW:
+        return None
+    anc, threshold = result.anc, alert.assessment.threshold_per_mm3 if alert.assessment else None
+    value = f"{giga_per_litre(anc.per_mm3):f}"
+    kind, sent = ("SN", f"{anc.comparator}^{value}") if anc.comparator else ("NM", value)
+    code = f"26499-4^{_text(words.count)}^LN"
+    if result.code and result.code != "26499-4" and not anc.derived and "code-unit-conflict" not in result.doubts:
+        system = "LN" if result.code_system == "http://loinc.org" else result.code_system or "L"
+        code += f"^{_text(result.code)}^{_text(result.display)}^{_text(system)}"
+    limit = f">={giga_per_litre(threshold):f}" if threshold is not None else ""
+    at = _stamp(result.collected_at, result.time_known) if result.collected_at else ""
+    status = _count_status(alert, result)
+    return kind, code, _text(result.sub_id), sent, f"{UCUM_UNIT}^^UCUM", limit, letter(alert, anc) or "", status, at
+
+
+def _count_status(alert: Alert, result: LabResult) -> str:
+    if _deleted(alert):
+        return _statuses(alert)[0]
+    if result.status is ResultStatus.PRELIMINARY:
+        return "P"
+    return "F" if alert.kind is AlertKind.RAISED and result.status is ResultStatus.FINAL else "C"
+
+
+def _statuses(alert: Alert) -> tuple[str, str]:
+    """OBX-11 of what we conclude, and of the text. W: posted as wrong, e.g. on another patient; D: deleted."""
+    if _deleted(alert):
+        cancelled = alert.result is not None and alert.result.status is ResultStatus.CANCELLED
+        return ("D" if cancelled else "W"), "C"
+    return ("F", "F") if alert.kind is AlertKind.RAISED else ("C", "C")
+
+
+def _deleted(alert: Alert) -> bool:
+    return alert.kind is AlertKind.WITHDRAWN and alert.reason == "entered-in-error"
+
+
+def _lines(alert: Alert, words: _Words) -> str:
+    """Title and text as repetitions: in a TX field each repetition is a line (HL7 v2.5, 2.A.80)."""
+    text = alert.text if alert.text.startswith(alert.title) else f"{alert.title}\n{alert.text}"
+    if alert.kind is AlertKind.WITHDRAWN:
+        text = f"{words.withdrawn}\n{text}"
+    if alert.family is AlertFamily.REVIEW:
+        text = "\n".join(filter(None, (text, alert.source, alert.where)))
+    return "~".join(_text(line.strip()) for line in text.splitlines() if line.strip())
+
+
+def _stamp(at: datetime | date, time_known: bool = True) -> str:
+    """A TS: with its offset where it has one, the day alone where the time is not known."""
+    if not isinstance(at, datetime) or not time_known:
+        return at.strftime("%Y%m%d")
+    # An offset with seconds (a local mean time) has no form in HL7: ZZZZ is hours and minutes.
+    return at.strftime("%Y%m%d%H%M%S") + at.strftime("%z")[:5]
+
+
+# Separators of our own MSH-2; control characters would end a segment or a frame.
+_ESCAPES: Final = dict.fromkeys([*range(32), *range(127, 160), 8232, 8233], " ") | {
+    ord("\\"): "\\E\\",
+    ord("|"): "\\F\\",
+    ord("^"): "\\S\\",
+    ord("&"): "\\T\\",
+    ord("~"): "\\R\\",
+}
+
+
+def _text(words: str) -> str:
+    return words.translate(_ESCAPES)
+
+
+_PLAINER: Final = {
+    "≥": ">=",
+    "≤": "<=",
+    "’": "'",
+    "‘": "'",
+    "“": '"',
+    "”": '"',
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "×": "x",
+    "µ": "u",
+    "μ": "u",
+    "œ": "oe",
+    "Œ": "OE",
+    "æ": "ae",
+    "€": "EUR",
+    "ß": "ss",
+    "³": "3",
+    "ł": "l",
+    "ø": "o",
+    "\u202f": " ",
+    "\xa0": " ",
+}
+
+
+def _encoded(text: str, charset: str) -> bytes:
+    codec = CHARSETS[charset]
+    try:
+        return text.encode(codec)
+    except UnicodeEncodeError:
+        return "".join(_fitting(character, codec) for character in text).encode(codec)
+
+
+def _fitting(character: str, codec: str) -> str:
+    """The character, or the nearest that the set has, or ``?``. A substitute must not be a separator."""
+    bare = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
+    for candidate in (character, _PLAINER.get(character, ""), bare):
+        if candidate and (candidate == character or not set(candidate) & set("\\|^&~\r\n")):
+            try:
+                candidate.encode(codec)
+            except UnicodeEncodeError:
+                continue
+            return candidate
+    return "?"

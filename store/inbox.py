@@ -74,7 +74,6 @@ def arrive(connection: Connection, envelopes: Sequence[Envelope]) -> list[Accept
     next_id = _next_id(connection)
     rows: list[dict[str, object]] = []
     answers: list[Accepted] = []
-    duplicates = 0
     for message_id, envelope in enumerate(envelopes, next_id):
         earlier = known.get(envelope.dedupe_key, []) if envelope.dedupe_key else []
         same = next((number for number, content in earlier if content == envelope.content_hash), None)
@@ -83,9 +82,9 @@ def arrive(connection: Connection, envelopes: Sequence[Envelope]) -> list[Accept
             known.setdefault(envelope.dedupe_key, []).append((message_id, envelope.content_hash))
         rows.append(_row(message_id, envelope, same, conflict))
         answers.append(Accepted(message_id, duplicate_of=same, conflicts_with=conflict))
-        duplicates += same is not None
     _insert_message.many(connection, rows)
-    count(connection, [("received", "", len(rows)), ("disposition", Disposition.DUPLICATE.value, duplicates)])
+    ended = collections.Counter(row["disposition"] for row in rows if row["disposition"])
+    count(connection, [("received", "", len(rows)), *(("disposition", str(key), n) for key, n in ended.items())])
     return answers
 
 
@@ -96,6 +95,11 @@ def _next_id(connection: Connection) -> int:
 
 def _row(message_id: int, envelope: Envelope, duplicate_of: int | None, conflict: int | None) -> dict[str, object]:
     received = to_ms(envelope.received_at)
+    disposition = None
+    if duplicate_of is not None:
+        disposition = Disposition.DUPLICATE.value
+    elif envelope.refused:
+        disposition = Disposition.SET_ASIDE.value
     return {
         "id": message_id,
         "received_at": received,
@@ -110,10 +114,10 @@ def _row(message_id: int, envelope: Envelope, duplicate_of: int | None, conflict
         "duplicate_of": duplicate_of,
         "conflicts_with": conflict,
         "replay_of": None,
-        "reason": None,
+        "reason": envelope.refused or None,
         "ledger": None,
-        "disposition": None if duplicate_of is None else Disposition.DUPLICATE.value,
-        "judged_at": None if duplicate_of is None else received,
+        "disposition": disposition,
+        "judged_at": received if disposition else None,
         "size": len(envelope.raw),
         "raw": envelope.raw if duplicate_of is None else None,
     }

@@ -69,6 +69,8 @@ class Envelope:
     sender: str = ""
     control_id: str = ""
     message_type: str = ""
+    refused: str = ""
+    """The door has already told the sender why this is no message; it is kept and set aside, never read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,319 @@
+"""The settings: one TOML file, then NEUTROFLAG_SECTION__KEY from the environment, secrets from files.
+
+An unknown key is an error that names the nearest known one, in the file and in the environment alike: a misspelt safety
+setting must not be silently off.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+__all__ = [
+    "ConfigError",
+    "Destination",
+    "FhirDestination",
+    "MllpDestination",
+    "Settings",
+    "exposed",
+    "load",
+    "origins",
+]
+
+PREFIX = "NEUTROFLAG_"
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; each line of ``problems`` names a place."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StoreSection(_Section):
+    url: str = "sqlite:///neutroflag.db"
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if not value.startswith("sqlite:///"):
+            raise ValueError("only sqlite:/// is supported by this version")
+        return value
+
+
+class EngineSection(_Section):
+    mode: Literal["deliver", "observe"] = "deliver"
+    protocol: str = "ansm"
+    history_after_hours: float = Field(default=24, gt=0)
+    """A count that arrives later than this after its collection is history: it alerts on the present state only."""
+    history_settle_s: float = Field(default=10, ge=0)
+    """How long history must have stopped arriving for a patient before that patient's present state is looked at."""
+    name: str = "neutroflag"
+    """This engine's name as FHIR Device identifier and HL7 sending application."""
+
+
+class RegisterSection(_Section):
+    unenrolled_days: int = Field(default=30, ge=1)
+
+
+class MllpSection(_Section):
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=2575, ge=0, le=65535)
+    max_frame_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    max_connections: int = Field(default=1024, ge=1)
+    idle_timeout_s: float = Field(default=900, gt=0)
+    allow_plaintext: bool = False
+
+
+class HttpSection(_Section):
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    allow_plaintext: bool = False
+    allow_anonymous: bool = False
+
+
+class _Destination(_Section):
+    name: str = Field(min_length=1)
+    timeout_s: float = Field(default=10, gt=0)
+    retry_first_s: float = Field(default=1, gt=0)
+    retry_longest_s: float = Field(default=300, gt=0)
+    give_up_after_s: float = Field(default=24 * 3600, gt=0)
+    """After this long a delivery that was never taken is a dead letter, for a person."""
+    allow_plaintext: bool = False
+
+
+class FhirDestination(_Destination):
+    kind: Literal["fhir"]
+    url: str
+    patient_search: Literal["identifier"] = "identifier"
+    owner: str = ""
+    """FHIR reference of the default owner of tasks."""
+    authorities: dict[str, str] = Field(default_factory=dict)
+    """Identifier system by namespace, for authorities that are neither an OID nor a URI."""
+    connections: int = Field(default=8, ge=1, le=64)
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+
+class MllpDestination(_Destination):
+    kind: Literal["mllp"]
+    host: str
+    port: int = Field(ge=1, le=65535)
+    sending_application: str = "NEUTROFLAG"
+    sending_facility: str = ""
+    receiving_application: str = ""
+    receiving_facility: str = ""
+    version: Literal["2.3.1", "2.4", "2.5", "2.5.1", "2.6"] = "2.5"
+    charset: Literal["UNICODE UTF-8", "8859/1", "8859/15"] = "UNICODE UTF-8"
+
+
+Destination = Annotated[FhirDestination | MllpDestination, Field(discriminator="kind")]
+
+
+class LocaleSection(_Section):
+    language: Literal["fr", "en"] = "fr"
+    zone: str = "Europe/Paris"
+
+    @field_validator("zone")
+    @classmethod
+    def _exists(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("no such time zone") from error
+        return value
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; each default runs on one machine, on loopback."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    store: StoreSection = StoreSection()
+    engine: EngineSection = EngineSection()
+    register: RegisterSection = RegisterSection()  # type: ignore[assignment]  # shadows ABCMeta.register, on purpose
+    mllp: MllpSection = MllpSection()
+    http: HttpSection = HttpSection()
+    destination: tuple[Destination, ...] = ()
+    locale: LocaleSection = LocaleSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @field_validator("destination")
+    @classmethod
+    def _distinct(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        names = [item.name for item in value]
+        if len(set(names)) != len(names):
+            raise ValueError("two destinations have one name")
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.locale.zone)
+
+
+def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Reads the file, lets the environment override it. Raises ConfigError."""
+    environment = os.environ if environment is None else environment
+    document: dict[str, Any] = {}
+    if path is not None:
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError([f"{path}: {error.strerror}"]) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError([f"{path}: {error}"]) from error
+    problems = [*_unknown(document), *_unknown_variables(environment)]
+    if problems:
+        raise ConfigError(problems)
+    try:
+        return Settings(**document)
+    except ValidationError as error:
+        raise ConfigError([f"{_place(item['loc'])}: {item['msg']}" for item in error.errors()]) from error
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    # The discriminator's tag stands in the location of a destination; the file does not show it.
+    return ".".join(str(part) for part in location if part not in ("fhir", "mllp")) or "settings"
+
+
+def _sections() -> dict[str, tuple[type[BaseModel], ...]]:
+    sections: dict[str, tuple[type[BaseModel], ...]] = {}
+    for name, field in Settings.model_fields.items():
+        annotation = field.annotation
+        sections[name] = (
+            (FhirDestination, MllpDestination)
+            if name == "destination"
+            else (typing.cast("type[BaseModel]", annotation),)
+        )
+    return sections
+
+
+def _unknown(document: dict[str, Any]) -> Iterator[str]:
+    sections = _sections()
+    for name, content in document.items():
+        if name not in sections:
+            yield f"{name}: unknown section{_nearest(name, sections)}"
+            continue
+        tables = content if isinstance(content, list) else [content]
+        for number, table in enumerate(tables):
+            place = f"{name}[{number}]" if isinstance(content, list) else name
+            models = sections[name]
+            if name == "destination" and isinstance(table, dict):
+                models = tuple(
+                    m for m in models if table.get("kind") in typing.get_args(m.model_fields["kind"].annotation)
+                )
+            known = {key for model in models for key in model.model_fields}
+            if isinstance(table, dict) and known:
+                yield from (f"{place}.{key}: unknown key{_nearest(key, known)}" for key in table if key not in known)
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """pydantic-settings passes over a variable that it does not know; a misspelt one must be said."""
+    known = {"NEUTROFLAG_CONFIG"}
+    for name, models in _sections().items():
+        known.add(f"{PREFIX}{name}".upper())
+        known.update(f"{PREFIX}{name}__{key}".upper() for model in models for key in model.model_fields)
+    for variable in environment:
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
+            yield f"{variable}: unknown variable{_nearest(variable.upper(), known)}"
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def exposed(settings: Settings) -> list[str]:
+    """Faces that would carry patients' data in the clear or to anybody, off loopback and not allowed by name."""
+    problems = []
+    if settings.mllp.enabled and not _loopback(settings.mllp.host) and not settings.mllp.allow_plaintext:
+        problems.append(
+            "mllp.host: plaintext off loopback; set mllp.allow_plaintext = true if the network is protected"
+        )
+    if settings.http.enabled and not _loopback(settings.http.host):
+        if not settings.http.allow_plaintext:
+            problems.append("http.host: plaintext off loopback; set http.allow_plaintext = true behind a TLS proxy")
+        if not settings.http.allow_anonymous:
+            problems.append(
+                "http.host: anonymous off loopback; set http.allow_anonymous = true if a proxy authenticates"
+            )
+    for number, item in enumerate(settings.destination):
+        host = item.host if isinstance(item, MllpDestination) else _host_of(item.url)
+        plain = isinstance(item, MllpDestination) or item.url.startswith("http://")
+        if plain and not _loopback(host) and not item.allow_plaintext:
+            problems.append(f"destination[{number}]: plaintext off loopback; use https or set allow_plaintext = true")
+    return problems
+
+
+def _host_of(url: str) -> str:
+    from urllib.parse import urlsplit
+
+    return urlsplit(url).hostname or ""
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def origins(settings: Settings, path: Path | None, environment: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+    """(key, value, where it comes from) of every setting."""
+    document = tomllib.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+    for section, content in settings.model_dump(mode="json").items():
+        if section == "destination":
+            for number, table in enumerate(content):
+                written = document.get("destination", [])
+                for key, value in table.items():
+                    origin = "file" if number < len(written) and key in written[number] else "default"
+                    yield f"destination[{number}].{key}", value, origin
+            continue
+        for key, value in content.items():
+            variable = f"{PREFIX}{section}__{key}".upper()
+            if variable in {name.upper() for name in environment}:
+                origin = variable
+            else:
+                origin = "file" if key in document.get(section, {}) else "default"
+            yield f"{section}.{key}", value, origin

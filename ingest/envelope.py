@@ -1,0 +1,71 @@
+"""From bytes to an Envelope: who sent it, under which name, and what makes it the same message again."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+from store import Envelope
+from wire import er7
+
+__all__ = ["fhir", "hl7v2", "is_acknowledgement"]
+
+
+def hl7v2(raw: bytes, *, channel: str, peer: str, now: datetime) -> tuple[er7.Header | None, Envelope]:
+    """``raw`` is one message. Its name is MSH-3, MSH-4 and MSH-10 (standards.md 1.5), whichever door it came by."""
+    header = er7.peek(raw)
+    if header is None:
+        return None, Envelope(
+            channel=channel, format="hl7v2", raw=raw, received_at=now, content_hash=er7.content_hash(raw), peer=peer
+        )
+    sender = f"{header.sending_application}|{header.sending_facility}"
+    return header, Envelope(
+        channel=channel,
+        format="hl7v2",
+        raw=raw,
+        received_at=now,
+        content_hash=er7.content_hash(raw),
+        dedupe_key=_name("hl7v2", sender, header.control_id),
+        peer=peer,
+        sender=sender,
+        control_id=header.control_id,
+        message_type=f"{header.message_code}^{header.trigger}" if header.trigger else header.message_code,
+    )
+
+
+def fhir(
+    raw: bytes,
+    *,
+    channel: str,
+    peer: str,
+    now: datetime,
+    sender: str = "",
+    control_id: str = "",
+    message_type: str = "",
+    refused: str = "",
+) -> Envelope:
+    """``control_id``: Bundle.identifier or MessageHeader.id; without one the same body twice is two messages."""
+    return Envelope(
+        channel=channel,
+        format="fhir",
+        raw=raw,
+        received_at=now,
+        content_hash=hashlib.blake2b(raw, digest_size=32).digest(),
+        dedupe_key=_name("fhir", sender, control_id),
+        peer=peer,
+        sender=sender,
+        control_id=control_id,
+        message_type=message_type,
+        refused=refused,
+    )
+
+
+def _name(form: str, sender: str, control_id: str) -> bytes:
+    if not control_id:
+        return b""
+    return hashlib.blake2b("\x1f".join((form, sender, control_id)).encode(), digest_size=16).digest()
+
+
+def is_acknowledgement(raw: bytes) -> bool:
+    """An MSA segment anywhere: the message answers something, and is not answered (HL7 v2.5.1, 2.9.2)."""
+    return b"\rMSA" in raw or b"\nMSA" in raw

@@ -1,0 +1,358 @@
+"""The FHIR door: Observation, the register's resources and Bundles in; stored first, then answered.
+
+The body is kept byte for byte and read later by the worker. Here only as much of it is read as the answer needs: what
+it is, whether it is JSON at all, and how many entries there are. A number is never decoded, so no decimal is touched.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from ingest import envelope
+from ingest.body import limited
+from ingest.fhir_types import KNOWN, TAKEN
+from ingest.meter import Meter
+from store import Accepted, Inbox, StoreUnavailable
+
+__all__ = ["FhirDoor"]
+
+CHANNEL = "fhir"
+MEDIA_TYPE = "application/fhir+json"
+_JSON_TYPES = ("application/fhir+json", "application/json", "application/json+fhir", "text/json", "")
+_BUNDLE_TYPES = ("transaction", "batch", "message", "collection", "document", "searchset", "history")
+_NAMESPACE = uuid.UUID("5a1ff4de-2b1c-5d0e-8f3b-6f3a4e0c7b11")
+
+
+class _Identifier(msgspec.Struct):
+    system: str = ""
+    value: str = ""
+
+
+class _Request(msgspec.Struct):
+    method: str = ""
+    url: str = ""
+
+
+class _Inner(msgspec.Struct, rename="camel"):
+    resource_type: str = ""
+    id: str = ""
+
+
+class _Entry(msgspec.Struct):
+    resource: _Inner | None = None
+    request: _Request | None = None
+
+
+class _Outer(msgspec.Struct, rename="camel"):
+    """As much of a body as the answer needs; everything else stays bytes."""
+
+    resource_type: str = ""
+    id: str = ""
+    type: msgspec.Raw = msgspec.Raw(b"null")
+    identifier: msgspec.Raw = msgspec.Raw(b"null")
+    entry: msgspec.Raw = msgspec.Raw(b"null")
+
+
+@dataclass(eq=False)
+class _Problem(Exception):
+    """Why the body is refused: HTTP status, issue code, where, and words without anything of a patient."""
+
+    status: int
+    code: str
+    text: str
+    expression: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    resource_type: str
+    id: str = ""
+    bundle_type: str = ""
+    control_id: str = ""
+    entries: tuple[_Entry, ...] = ()
+
+
+class FhirDoor:
+    def __init__(self, inbox: Inbox, meter: Meter, *, max_body_bytes: int) -> None:
+        self._inbox = inbox
+        self._meter = meter
+        self._max_body_bytes = max_body_bytes
+        self._started = datetime.now(UTC)
+        self.router = APIRouter(prefix="/fhir")
+        self.router.add_api_route("/metadata", self.metadata, methods=["GET"], summary="CapabilityStatement")
+        for path in ("", "/"):
+            self.router.add_api_route(path, self.post, methods=["POST"], summary="Bundle or single resource")
+        self.router.add_api_route("/$process-message", self.post, methods=["POST"], summary="Message Bundle")
+        self.router.add_api_route("/{kind}", self.post, methods=["POST"], summary="Create")
+        self.router.add_api_route("/{kind}/{number}", self.put, methods=["PUT"], summary="Update as create")
+        self.router.add_api_route(
+            "/{rest:path}", self.unsupported, methods=["GET", "PATCH", "DELETE", "PUT"], include_in_schema=False
+        )
+
+    async def metadata(self) -> Response:
+        return _json(200, _capability(self._started))
+
+    async def post(self, request: Request, kind: str = "") -> Response:
+        return await self._take(request, kind, "")
+
+    async def put(self, request: Request, kind: str, number: str) -> Response:
+        return await self._take(request, kind, number)
+
+    async def unsupported(self, rest: str) -> Response:
+        return _outcome(405, "not-supported", "This interaction is not offered; see /fhir/metadata")
+
+    async def _take(self, request: Request, kind: str, number: str) -> Response:
+        arrived = time.perf_counter()
+        raw = await limited(request, self._max_body_bytes)
+        if raw is None:
+            self._meter.noticed(CHANNEL, "body_oversize")
+            return _outcome(413, "too-long", f"A body may have {self._max_body_bytes} bytes")
+        problem: _Problem | None = None
+        body = _Body("")
+        try:
+            _acceptable(request)
+            body = _read(raw)
+            _addressed(body, kind, number)
+        except _Problem as found:
+            problem = found
+        stored = await self._store(request, raw, body, problem)
+        if stored is None:
+            self._meter.noticed(CHANNEL, "store_unavailable")
+            return _outcome(503, "transient", "Not stored, please send again", headers={"Retry-After": "5"})
+        self._meter.received(CHANNEL, "fhir")
+        if problem is not None:
+            answer = _outcome(problem.status, problem.code, problem.text, problem.expression)
+        else:
+            answer = _answer(body, stored, number)
+        self._meter.acknowledged(CHANNEL, time.perf_counter() - arrived)
+        return answer
+
+    async def _store(self, request: Request, raw: bytes, body: _Body, problem: _Problem | None) -> Accepted | None:
+        item = envelope.fhir(
+            raw,
+            channel=CHANNEL,
+            peer=f"{request.client.host}:{request.client.port}" if request.client else "",
+            now=datetime.now(UTC),
+            sender="",
+            control_id=body.control_id,
+            message_type=f"{body.resource_type}/{body.bundle_type}" if body.bundle_type else body.resource_type,
+            refused="" if problem is None else f"{problem.code}: {problem.expression or problem.text}",
+        )
+        try:
+            return await self._inbox.accept(item)
+        except StoreUnavailable:
+            return None
+
+
+def _acceptable(request: Request) -> None:
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type not in _JSON_TYPES:
+        raise _Problem(415, "not-supported", f"Send {MEDIA_TYPE}")
+    if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+        raise _Problem(415, "not-supported", "Content-Encoding is not supported")
+
+
+_decode_outer = msgspec.json.Decoder(_Outer).decode
+_decode_entries = msgspec.json.Decoder(list[_Entry]).decode
+_decode_identifier = msgspec.json.Decoder(_Identifier | None).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+def _read(raw: bytes) -> _Body:
+    try:
+        outer = _decode_outer(raw)
+    except msgspec.ValidationError as error:
+        raise _Problem(400, "structure", _words(error), _path(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _Problem(400, "structure", f"The body is not JSON: {_words(error)}") from None
+    if not outer.resource_type:
+        raise _Problem(400, "required", "resourceType is missing", "resourceType")
+    if outer.resource_type not in KNOWN:
+        raise _Problem(404, "not-supported", "Unknown resource type", "resourceType")
+    if outer.resource_type not in TAKEN:
+        raise _Problem(404, "not-supported", f"{outer.resource_type} alone is not taken here", "resourceType")
+    if outer.resource_type != "Bundle":
+        return _Body(outer.resource_type, outer.id)
+    return _bundle(outer)
+
+
+def _bundle(outer: _Outer) -> _Body:
+    try:
+        kind = _decode_text(outer.type)
+    except msgspec.MsgspecError:
+        kind = ""
+    if kind not in _BUNDLE_TYPES:
+        raise _Problem(400, "value", f"Bundle.type must be one of {', '.join(_BUNDLE_TYPES)}", "Bundle.type")
+    try:
+        entries = tuple(_decode_entries(outer.entry)) if bytes(outer.entry) != b"null" else ()
+    except msgspec.ValidationError as error:
+        raise _Problem(400, "structure", _words(error), f"Bundle.entry{_path(error)}") from None
+    try:
+        name = _decode_identifier(outer.identifier)
+    except msgspec.MsgspecError:
+        raise _Problem(400, "structure", "Expected one Identifier", "Bundle.identifier") from None
+    for number, entry in enumerate(entries):
+        place = f"Bundle.entry[{number}]"
+        if entry.resource is not None and entry.resource.resource_type not in KNOWN:
+            raise _Problem(400, "not-supported", "Unknown resource type", f"{place}.resource.resourceType")
+        if kind == "transaction":
+            _transactable(entry, place)
+    if kind == "message" and (
+        not entries or entries[0].resource is None or entries[0].resource.resource_type != "MessageHeader"
+    ):
+        raise _Problem(400, "required", "A message begins with its MessageHeader", "Bundle.entry[0].resource")
+    control_id = f"{name.system}|{name.value}" if name and name.value else ""
+    if kind == "message" and not control_id and entries[0].resource is not None:
+        control_id = entries[0].resource.id
+    return _Body("Bundle", outer.id, kind, control_id, entries)
+
+
+def _transactable(entry: _Entry, place: str) -> None:
+    """All or nothing: an entry that we cannot do refuses the whole transaction (FHIR R4, http.html#transaction)."""
+    if entry.request is None:
+        raise _Problem(400, "required", "A transaction's entry needs a request", f"{place}.request")
+    if entry.request.method not in ("POST", "PUT"):
+        raise _Problem(405, "not-supported", "Only POST and PUT are offered", f"{place}.request.method")
+    if entry.resource is None:
+        raise _Problem(400, "required", "The entry has no resource", f"{place}.resource")
+
+
+def _addressed(body: _Body, kind: str, number: str) -> None:
+    if kind and kind != body.resource_type:
+        raise _Problem(400, "invalid", f"The body is not of the type that the address names ({kind})", "resourceType")
+    if number and number != body.id:
+        raise _Problem(400, "invalid", "The id of the body is not that of the address", f"{body.resource_type}.id")
+
+
+def _answer(body: _Body, stored: Accepted, number: str) -> Response:
+    message_id = stored.duplicate_of or stored.message_id
+    if body.resource_type != "Bundle":
+        given = number or str(uuid.uuid5(_NAMESPACE, f"{message_id}"))
+        headers = {"Location": f"/fhir/{body.resource_type}/{given}/_history/1", "ETag": 'W/"1"'}
+        return _outcome(201, "informational", "Stored", headers=headers, severity="information")
+    match body.bundle_type:
+        case "transaction" | "batch":
+            return _json(200, _responses(body, message_id))
+        case "message":
+            return _json(200, _message_response(body, message_id))
+        case _:
+            headers = {
+                "Location": f"/fhir/Bundle/{uuid.uuid5(_NAMESPACE, str(message_id))}/_history/1",
+                "ETag": 'W/"1"',
+            }
+            return _outcome(201, "informational", "Stored", headers=headers, severity="information")
+
+
+def _responses(body: _Body, message_id: int) -> dict[str, Any]:
+    entries = []
+    for position, entry in enumerate(body.entries):
+        kind = entry.resource.resource_type if entry.resource else ""
+        method = entry.request.method if entry.request else ""
+        if method not in ("POST", "PUT") or not kind:
+            entries.append(
+                {
+                    "response": {
+                        "status": "405 Method Not Allowed",
+                        "outcome": _issue("not-supported", "Only POST and PUT"),
+                    }
+                }
+            )
+            continue
+        updated = entry.request is not None and method == "PUT" and entry.request.url.partition("/")[2]
+        given = updated or str(uuid.uuid5(_NAMESPACE, f"{message_id}/{position}"))
+        entries.append(
+            {"response": {"status": "201 Created", "location": f"{kind}/{given}/_history/1", "etag": 'W/"1"'}}
+        )
+    return {"resourceType": "Bundle", "type": f"{body.bundle_type}-response", "entry": entries}
+
+
+def _message_response(body: _Body, message_id: int) -> dict[str, Any]:
+    first = body.entries[0].resource
+    return {
+        "resourceType": "Bundle",
+        "type": "message",
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+        "entry": [
+            {
+                "resource": {
+                    "resourceType": "MessageHeader",
+                    "id": str(uuid.uuid5(_NAMESPACE, f"{message_id}/response")),
+                    "eventCoding": {"system": "http://terminology.hl7.org/CodeSystem/v2-0003", "code": "R01"},
+                    "source": {"name": "NeutroFlag", "endpoint": "urn:neutroflag"},
+                    "response": {"identifier": (first.id if first else "") or str(message_id), "code": "ok"},
+                }
+            }
+        ],
+    }
+
+
+def _capability(started: datetime) -> dict[str, Any]:
+    create = [{"code": "create"}, {"code": "update"}]
+    return {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": started.isoformat(timespec="seconds"),
+        "kind": "instance",
+        "software": {"name": "NeutroFlag", "version": version("neutroflag")},
+        "implementation": {"description": "Intake of laboratory results and of the clozapine register"},
+        "fhirVersion": "4.0.1",
+        "format": ["application/fhir+json", "json"],
+        "rest": [
+            {
+                "mode": "server",
+                "documentation": "Stored when answered; judged afterwards. Reading back is not offered.",
+                "resource": [
+                    {"type": kind, "interaction": create, "updateCreate": True} for kind in sorted(TAKEN - {"Bundle"})
+                ],
+                "interaction": [{"code": "transaction"}, {"code": "batch"}],
+                "operation": [
+                    {
+                        "name": "process-message",
+                        "definition": "http://hl7.org/fhir/OperationDefinition/MessageHeader-process-message",
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _issue(code: str, text: str, expression: str = "", severity: str = "error") -> dict[str, Any]:
+    issue: dict[str, Any] = {"severity": severity, "code": code, "diagnostics": text}
+    if expression:
+        issue["expression"] = [expression]
+    return {"resourceType": "OperationOutcome", "issue": [issue]}
+
+
+def _outcome(
+    status: int,
+    code: str,
+    text: str,
+    expression: str = "",
+    *,
+    headers: dict[str, str] | None = None,
+    severity: str = "error",
+) -> Response:
+    return _json(status, _issue(code, text, expression, severity), headers)
+
+
+def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _words(error: Exception) -> str:
+    """The decoder's words; they name types and places, never values."""
+    return str(error).split(" - at ")[0] if isinstance(error, msgspec.MsgspecError) else "not UTF-8"
+
+
+def _path(error: Exception) -> str:
+    """msgspec's ``$.entry[0].x`` or ``$[0].x`` as a FHIRPath."""
+    _, found, path = str(error).partition("at `$")
+    return path.rstrip("`").lstrip(".") if found else ""

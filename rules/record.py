@@ -1,0 +1,121 @@
+"""What the file says of a patient's counts on a given day: established values, one a day, oldest first.
+
+Provisional, withdrawn, undated and later results are left out: they never reassure. Provisional low values after the
+last established count are kept apart, because doubt may alarm (clinical.md, promise 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import NamedTuple
+
+from rules.model import AbsoluteNeutrophilCount, LabResult, Population, ResultStatus, Trust, TreatmentCourse
+from rules.protocol import MonitoringProtocol, Range, band_of
+
+__all__ = ["Count", "Record", "count_of", "is_provisional", "population_on", "read_record"]
+
+
+class Count(NamedTuple):
+    """One day's count. ``per_mm3`` is what is compared: the reported value, or the lower bound of a derived one.
+
+    ``just_below``: reported as "<x" (A-22). ``absolute``: reported as such, not derived and not a lower bound, so that it
+    can make a ban permanent (B-25). ``upper``: what rounding allows at best.
+    """
+
+    on: date
+    per_mm3: Decimal
+    just_below: bool
+    absolute: bool
+    upper: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    counts: tuple[Count, ...]
+    doubtful: tuple[Count, ...]
+    """Provisional counts, oldest first; only ever read to raise."""
+
+
+def population_on(course: TreatmentCourse, day: date) -> Population:
+    """Benign ethnic neutropenia from the day of its record on (A-13); the general thresholds before."""
+    confirmed = course.ben is not None and course.ben.on <= day
+    return Population.BENIGN_ETHNIC_NEUTROPENIA if confirmed else Population.GENERAL
+
+
+def is_provisional(result: LabResult) -> bool:
+    return result.trust is Trust.PROVISIONAL or result.status is ResultStatus.PRELIMINARY or result.collected_at is None
+
+
+def count_of(anc: AbsoluteNeutrophilCount, on: date) -> Count:
+    """The count as the rules compare it: exact, never rounded up (A-22)."""
+    value = anc.per_mm3
+    lowest = value if anc.lower_bound is None else min(value, anc.lower_bound)
+    sign = anc.comparator
+    absolute = not anc.derived and anc.lower_bound is None and sign != ">" and sign != ">="
+    return Count(on, lowest, sign == "<", absolute, value + value - lowest)
+
+
+def read_record(history: Sequence[LabResult], as_of: date, judged: LabResult | None = None) -> Record:
+    """Current knowledge up to and including ``as_of``; of several versions of one measurement the last counts.
+
+    Versions share a ``key``; the store's ``id`` orders them, else their place in ``history``. ``judged`` is the newest
+    version of its own key, whatever history says of it.
+    """
+    counts: list[Count] = []
+    doubtful: list[Count] = []
+    for result in _current(history, judged):
+        collected = result.collected_at
+        anc = result.anc
+        if collected is None or anc is None or result.status.withdrawn or not anc.per_mm3.is_finite():
+            continue
+        on = collected.date()
+        if on > as_of:
+            continue
+        if result.trust is Trust.PROVISIONAL or result.status is ResultStatus.PRELIMINARY:
+            doubtful.append(count_of(anc, on))
+        else:
+            counts.append(count_of(anc, on))
+    counts.sort()
+    doubtful.sort()
+    return Record(_one_a_day(counts), tuple(doubtful))
+
+
+def _current(history: Sequence[LabResult], judged: LabResult | None) -> list[LabResult]:
+    latest: dict[str, LabResult] = {}
+    loose: list[LabResult] = []
+    for result in history:
+        key = result.key
+        if not key:
+            loose.append(result)
+        elif key not in latest or (result.id or 0) >= (latest[key].id or 0):
+            latest[key] = result
+    if judged is not None and judged.key:
+        latest.pop(judged.key, None)
+    loose.extend(latest.values())
+    return loose
+
+
+def _one_a_day(counts: list[Count]) -> tuple[Count, ...]:
+    kept: list[Count] = []
+    for count in counts:
+        if kept and kept[-1].on == count.on:
+            kept[-1] = worse(kept[-1], count)
+        else:
+            kept.append(count)
+    return tuple(kept)
+
+
+def worse(one: Count, other: Count) -> Count:
+    """Of two counts of a day the lower (A-23); an absolute one wins over a derived one that agrees within rounding."""
+    if one.absolute != other.absolute:
+        absolute, derived = (one, other) if one.absolute else (other, one)
+        if not absolute.just_below and derived.per_mm3 <= absolute.per_mm3 <= derived.upper:
+            return absolute
+    return one if (one.per_mm3, not one.just_below) <= (other.per_mm3, not other.just_below) else other
+
+
+def band(protocol: MonitoringProtocol, population: Population, count: Count) -> Range:
+    return band_of(protocol.bands_of(population), count.per_mm3, count.just_below)

@@ -75,7 +75,7 @@ _LOINC_SYSTEMS = frozenset(("LN", "LOINC", "HTTP://LOINC.ORG", "2.16.840.1.11388
 
 # Local codes that are nothing but a code; names go through the patterns below.
 _LOCAL: dict[str, Claim] = {
-    **dict.fromkeys(("neut", "neu", "ne", "neutro", "neutros", "pnn", "pn", "polyn", "poln", "neutrophils"), Claim("neutrophils")),
+    **dict.fromkeys(("neut", "neu", "ne", "neutro", "neutros", "pnn", "polyn", "poln", "neutrophils"), Claim("neutrophils")),
     **dict.fromkeys(
         ("neut#", "neu#", "ne#", "neuabs", "neutabs", "absneut", "anc", "neuta", "neut_abs", "ne_abs", "pnn#", "poln#", "neutro#")
         + ("neut-abs", "neut.abs", "aneut", "neutrophils#", "02pnp"),
@@ -94,6 +94,9 @@ _LOCAL: dict[str, Claim] = {
     **dict.fromkeys(("wbc", "gb", "leuk", "leuko", "leu", "leuco", "lkc", "wcc", "leukozyten"), Claim("wbc")),
     **dict.fromkeys(("gra", "gran", "gran#", "gr#", "gra#", "gran%", "gr%"), Claim("granulocytes")),
 }
+
+# Short codes that mean other things elsewhere (noradrenaline, leucine): only where no name says something else.
+_SHORT = frozenset(("ne", "leu", "gra", "gran", "stab", "seg", "segs", "band", "bands", "gb"))
 
 # All patterns run on lower-case text without accents.
 _NEUTROPHIL = re.compile(
@@ -168,6 +171,8 @@ def _by_name(name: str) -> tuple[Claim | None, bool]:
     if neutrophil and _OTHER_CELL.search(name):
         # "Neutrophils + eosinophils": not one analyte.
         return Claim("other"), fluid
+    if neutrophil and _BANDS.search(name) and (_SEGS.search(name) or re.search(r"\+|incl|with|avec|total", name)):
+        return Claim("neutrophils", dimension), fluid
     if _BANDS.search(name) and (neutrophil or _BANDS.match(name)):
         return Claim("bands", dimension), fluid
     if _SEGS.search(name) and (neutrophil or _SEGS.match(name)):
@@ -194,16 +199,19 @@ def recognise(codings: tuple[Coding, ...], text: str = "") -> Recognition:
     local: list[Claim] = []
     named: list[Claim] = []
     fluid = False
+    names = _names(codings, text)
     for coding in codings:
         if coding.code.upper() not in _CODES and not _is_loinc(coding):
             folded = "".join(_fold(coding.code).split())
             claim = _LOCAL.get(folded)
+            if claim is not None and folded in _SHORT and any(n != folded and _by_name(n)[0] is None for n in names):
+                claim = None
             if claim is None and len(coding.code) > 3:
                 claim, elsewhere = _by_name(_fold(coding.code.replace("_", " ")))
                 fluid = fluid or elsewhere
             if claim is not None:
                 local.append(claim)
-    for name in _names(codings, text):
+    for name in names:
         claim, elsewhere = _by_name(name)
         claim = _LOCAL.get("".join(name.split())) or claim
         fluid = fluid or elsewhere

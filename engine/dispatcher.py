@@ -1,0 +1,203 @@
+"""Takes what is due from the outbox to its destination, each destination by itself, each patient in order.
+
+The retry clock lives in the outbox table: an attempt ends as delivered, as waiting until a later time, or as a dead letter.
+A destination that is down is tried again with one notification, not with all; a slow one never holds another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from emitters.sink import Answer, Delivered, Refused, Sink, TryAgain
+from engine.observe import Meters
+from store import Store, StoreUnavailable
+from store.port import Delivery, DeliveryOutcome
+
+__all__ = ["Dispatcher", "RetryPolicy"]
+
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    first_s: float = 1
+    longest_s: float = 300
+    give_up_after: timedelta = timedelta(hours=24)
+    parallel: int = 1
+
+    def wait_s(self, attempts: int, asked_s: float | None) -> float:
+        """Doubles from the first wait to the longest, a quarter of it random; what the destination asked for comes first."""
+        backoff = min(self.first_s * 2 ** min(attempts - 1, 30), self.longest_s)
+        jittered = backoff * (0.75 + 0.25 * random.random())  # noqa: S311  # spreads load, guards nothing
+        return max(jittered, min(asked_s or 0, 3600))
+
+
+class Dispatcher:
+    def __init__(
+        self,
+        store: Store,
+        sink: Sink,
+        policy: RetryPolicy,
+        meters: Meters,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._sink = sink
+        self._policy = policy
+        self._meters = meters
+        self._clock = clock
+        self._woken = asyncio.Event()
+        self._busy_patients: set[str] = set()
+        self._in_flight: dict[int, asyncio.Task[None]] = {}
+        self._down_since: float | None = None
+        self._down_tries = 0
+        self._quiet_until = 0.0
+
+    @property
+    def name(self) -> str:
+        return self._sink.name
+
+    @property
+    def down(self) -> bool:
+        return self._down_since is not None
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Until cancelled; then what is in flight is left to its retry, under the same ids."""
+        try:
+            while True:
+                try:
+                    started = await self._round()
+                except StoreUnavailable as error:
+                    self._meters.event("store_unavailable", level=logging.ERROR, reason=str(error))
+                    await asyncio.sleep(_POLL_S)
+                    continue
+                if not started:
+                    await self._wait()
+        finally:
+            for task in self._in_flight.values():
+                task.cancel()
+            await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
+            await self._sink.close()
+
+    async def _wait(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), _POLL_S)
+
+    async def _round(self) -> bool:
+        self._woken.clear()
+        if time.monotonic() < self._quiet_until:
+            await asyncio.sleep(min(self._quiet_until - time.monotonic(), _POLL_S))
+            return False
+        # While it is down one notification is enough to find out whether it still is.
+        free = (1 if self.down else self._policy.parallel) - len(self._in_flight)
+        if free <= 0:
+            return False
+        started = False
+        # Rows in flight are still waiting in the table, so more are read than can be started.
+        for delivery in await self._store.due(self.name, self._clock(), free + len(self._in_flight) + 32):
+            if delivery.id in self._in_flight or delivery.patient_id in self._busy_patients:
+                continue
+            self._start(delivery)
+            started = True
+            free -= 1
+            if not free:
+                break
+        return started
+
+    def _start(self, delivery: Delivery) -> None:
+        if delivery.patient_id is not None:
+            self._busy_patients.add(delivery.patient_id)
+        self._in_flight[delivery.id] = asyncio.create_task(self._deliver(delivery))
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        try:
+            started = time.perf_counter()
+            try:
+                answer: Answer = await self._sink.send(delivery.alert, delivery.control_id)
+            except Exception as error:
+                # A sink answers for what the other side does; what it raises is a fault of ours, and must not lose the row.
+                self._meters.fault(error, destination=self.name, delivery_id=delivery.id)
+                answer = TryAgain(f"internal: {type(error).__name__}")
+            self._meters.stage(f"deliver_{self.name}", time.perf_counter() - started)
+            outcome = self._outcome(delivery, answer)
+            while True:
+                try:
+                    await self._store.delivered([outcome])
+                    break
+                except StoreUnavailable:
+                    await asyncio.sleep(_POLL_S)
+            self._tell(delivery, outcome)
+        finally:
+            self._in_flight.pop(delivery.id, None)
+            if delivery.patient_id is not None:
+                self._busy_patients.discard(delivery.patient_id)
+            self._woken.set()
+
+    def _outcome(self, delivery: Delivery, answer: Answer) -> DeliveryOutcome:
+        now = self._clock()
+        attempts = delivery.attempts + 1
+        match answer:
+            case Delivered(evidence):
+                self._up()
+                return DeliveryOutcome(id=delivery.id, state="delivered", attempts=attempts, at=now, words=evidence)
+            case Refused(code, why):
+                self._up()
+                return DeliveryOutcome(id=delivery.id, state="dead", attempts=attempts, at=now, code=code, words=why)
+            case TryAgain(why, after_s, down):
+                wait_s = self._policy.wait_s(attempts, after_s)
+                if down:
+                    wait_s = self._mark_down()
+                else:
+                    self._up()
+                # An alert is as old as its outbox row; it is given up by age, so that an outage costs no attempts.
+                if now - delivery.alert.updated_at > self._policy.give_up_after:
+                    return DeliveryOutcome(
+                        id=delivery.id, state="dead", attempts=attempts, at=now, code="exhausted", words=why
+                    )
+                return DeliveryOutcome(
+                    id=delivery.id,
+                    state="waiting",
+                    attempts=attempts,
+                    at=now,
+                    next_at=now + timedelta(seconds=wait_s),
+                    code="retry",
+                    words=why,
+                )
+
+    def _mark_down(self) -> float:
+        self._down_tries += 1
+        wait_s = self._policy.wait_s(self._down_tries, None)
+        self._quiet_until = time.monotonic() + wait_s
+        if self._down_since is None:
+            self._down_since = time.monotonic()
+            self._meters.event("destination_down", level=logging.WARNING, destination=self.name)
+        return wait_s
+
+    def _up(self) -> None:
+        self._quiet_until = 0.0
+        if self._down_since is not None:
+            self._meters.event("destination_up", destination=self.name)
+        self._down_since, self._down_tries = None, 0
+
+    def _tell(self, delivery: Delivery, outcome: DeliveryOutcome) -> None:
+        level = logging.ERROR if outcome.state == "dead" else logging.INFO
+        self._meters.event(
+            f"delivery_{outcome.state}",
+            level=level,
+            destination=self.name,
+            delivery_id=delivery.id,
+            alert_id=delivery.alert.id,
+            attempts=outcome.attempts,
+            code=outcome.code,
+        )

@@ -1,0 +1,94 @@
+"""Which patient a result is about: matching a message's identifiers with the register.
+
+Rule of the file: value and authority must both agree. Where one side names no authority the match is believed only so far:
+it may raise an alarm, it never reassures. Two patients for one message is nobody's result until a person has looked.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rules.model import PatientIdentifier, Person
+from store.port import PatientRecord
+
+__all__ = ["Ambiguous", "Known", "Patients", "Unknown", "usable"]
+
+# Identifiers that name an account, a visit or an insured person, who need not be the patient (standards.md 2.2, finding 5).
+_NEVER = frozenset({"AN", "VN", "SS", "NH", "NSS", "PAYERID"})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    record: PatientRecord
+    doubt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Nobody of that name yet, on the register or off it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    records: tuple[PatientRecord, ...]
+
+
+def usable(identifiers: Iterable[PatientIdentifier]) -> tuple[PatientIdentifier, ...]:
+    return tuple(item for item in identifiers if item.value and item.type.upper() not in _NEVER)
+
+
+@dataclass(slots=True)
+class Patients:
+    """The records that one batch of messages is about, and those that it brings new."""
+
+    by_id: dict[str, PatientRecord] = field(default_factory=dict)
+    _exact: dict[tuple[str, str], str] = field(default_factory=dict)
+    _by_value: dict[str, set[str]] = field(default_factory=dict)
+    fresh: list[tuple[str, PatientIdentifier]] = field(default_factory=list)
+    """Identifiers to be filed with this batch."""
+
+    def add(self, record: PatientRecord) -> None:
+        self.by_id[record.id] = record
+        for item in record.identifiers:
+            self._index(record.id, item)
+
+    def _index(self, number: str, item: PatientIdentifier) -> None:
+        self._exact[item.value, item.authority] = number
+        self._by_value.setdefault(item.value, set()).add(number)
+
+    def find(self, identifiers: Iterable[PatientIdentifier]) -> Known | Unknown | Ambiguous:
+        wanted = usable(identifiers)
+        exact = {number for item in wanted if (number := self._exact.get((item.value, item.authority))) is not None}
+        if len(exact) == 1:
+            return Known(self.by_id[exact.pop()])
+        if exact:
+            return Ambiguous(tuple(self.by_id[number] for number in sorted(exact)))
+        loose = {number for item in wanted for number in self._loosely(item)}
+        enrolled = [self.by_id[number] for number in sorted(loose) if self.by_id[number].enrolled]
+        if len(enrolled) == 1:
+            return Known(enrolled[0], doubt="authority-missing")
+        return Ambiguous(tuple(enrolled)) if enrolled else Unknown()
+
+    def _loosely(self, item: PatientIdentifier) -> Iterable[str]:
+        for number in self._by_value.get(item.value, ()):
+            filed = self.by_id[number].identifiers
+            if not item.authority or any(other.value == item.value and not other.authority for other in filed):
+                yield number
+
+    def new(self, identifiers: Iterable[PatientIdentifier], person: Person = Person()) -> PatientRecord:
+        """A record for somebody not seen before, not enrolled; its id is ours and derived from nothing."""
+        record = PatientRecord(id=str(uuid.uuid4()), person=person, new=True)
+        self.by_id[record.id] = record
+        self.learn(record, identifiers)
+        return record
+
+    def learn(self, record: PatientRecord, identifiers: Iterable[PatientIdentifier]) -> None:
+        """Files further identifiers of a patient, except those that name somebody else already."""
+        for item in usable(identifiers):
+            if (item.value, item.authority) in self._exact:
+                continue
+            record.identifiers.append(item)
+            self._index(record.id, item)
+            self.fresh.append((record.id, item))

@@ -1,0 +1,203 @@
+"""From a verdict to what goes out: raising, updating and withdrawing alerts, and the deliveries of each.
+
+Rule of the file: a notification is made when something changed for the reader, and never because the same thing was said
+again. Evidence that is provisional may raise an alert; it lowers and withdraws none (promise 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rules.alerts import AlertDraft, alerts_for, review_alert, withdrawal
+from rules.model import (
+    Alert,
+    AlertFamily,
+    AlertKind,
+    AlertLevel,
+    Assessment,
+    CourseState,
+    LabResult,
+    PatientIdentifier,
+    Person,
+    ResultStatus,
+    Subject,
+    Trust,
+)
+from store.port import AlertRecord, Delivery, PatientRecord, Work
+from store.values import new_id
+
+__all__ = ["Notifier"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notifier:
+    """``destinations``: names of those that get every notification; none in observe mode."""
+
+    language: str
+    destinations: tuple[str, ...]
+
+    def raise_for(
+        self,
+        record: PatientRecord,
+        verdict: Assessment,
+        result: LabResult | None,
+        *,
+        key: str,
+        source: str,
+        now: datetime,
+        work: Work,
+    ) -> str | None:
+        """Raises or updates the alert of a verdict; its id, or None where the verdict calls for none."""
+        draft = alerts_for(verdict, register_id=record.id, language=self.language, result=result)
+        if draft is None or record.course.state is CourseState.DECEASED:
+            return None
+        standing = record.alerts.get(draft.id)
+        if standing is not None and standing.state != "withdrawn" and not _news(standing.alert, verdict, result, draft):
+            return draft.id
+        reopened = standing is None or standing.state == "withdrawn"
+        alert = Alert(
+            id=draft.id,
+            revision=standing.alert.revision + 1 if standing else 1,
+            kind=AlertKind.RAISED if reopened else AlertKind.UPDATED,
+            family=draft.family,
+            level=draft.level,
+            title=draft.title,
+            text=draft.text,
+            subject=_subject(record),
+            raised_at=now if reopened or standing is None else standing.alert.raised_at,
+            updated_at=now,
+            assessment=verdict,
+            result=result,
+            source=source,
+            language=self.language,
+        )
+        opened_by = key if reopened or standing is None else standing.result_key
+        entry = AlertRecord(
+            alert=alert, patient_id=record.id, state="open", result_id=result.id if result else None, result_key=opened_by
+        )
+        record.alerts[alert.id] = entry
+        self._send(entry, work)
+        return alert.id
+
+    def review(
+        self,
+        record: PatientRecord | None,
+        *,
+        code: str,
+        where: str,
+        key: str,
+        source: str,
+        identifiers: Sequence[PatientIdentifier] = (),
+        now: datetime,
+        work: Work,
+    ) -> None:
+        """A count that is recognisably there and could not be read, or whose patient could not: a task for a person."""
+        if record is not None and record.course.state is CourseState.DECEASED:
+            return
+        number = record.id if record else ""
+        draft = review_alert(
+            register_id=number, key=key, code=code, where=where, source=source, language=self.language
+        )
+        if any(entry.alert.id == draft.id for entry in work.alerts) or (record and draft.id in record.alerts):
+            return
+        alert = Alert(
+            id=draft.id,
+            revision=1,
+            kind=AlertKind.RAISED,
+            family=draft.family,
+            level=draft.level,
+            title=draft.title,
+            text=draft.text,
+            subject=_subject(record) if record else Subject(register_id="", identifiers=tuple(identifiers)),
+            raised_at=now,
+            updated_at=now,
+            reason=code,
+            where=where,
+            source=source,
+            language=self.language,
+        )
+        entry = AlertRecord(alert=alert, patient_id=record.id if record else None, state="open", result_key=key)
+        if record is not None:
+            record.alerts[alert.id] = entry
+        self._send(entry, work)
+
+    def withdraw(
+        self,
+        record: PatientRecord,
+        *,
+        key: str,
+        still: Iterable[str],
+        replaced_by: LabResult,
+        now: datetime,
+        work: Work,
+    ) -> None:
+        """Takes back what rested on a measurement that the laboratory has corrected or withdrawn."""
+        if replaced_by.trust is Trust.PROVISIONAL and not replaced_by.status.withdrawn:
+            return
+        kept = set(still)
+        for standing in list(record.alerts.values()):
+            before = standing.alert
+            if standing.state == "withdrawn" or standing.result_key != key or before.id in kept:
+                continue
+            if before.family is AlertFamily.REVIEW:
+                continue
+            wrong = replaced_by.status is ResultStatus.ENTERED_IN_ERROR
+            title, text = withdrawal(before, replaced_by, language=self.language)
+            alert = dataclasses.replace(
+                before,
+                revision=before.revision + 1,
+                kind=AlertKind.WITHDRAWN,
+                title=title,
+                text=text,
+                updated_at=now,
+                # The judged count stays beside its replacement's status, so that the reader knows what is taken back.
+                result=replaced_by if replaced_by.anc is not None else before.result,
+                reason="entered-in-error" if wrong else "corrected",
+                subject=_subject(record),
+            )
+            entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
+            record.alerts[alert.id] = entry
+            self._send(entry, work)
+
+    def _send(self, entry: AlertRecord, work: Work) -> None:
+        work.alerts.append(entry)
+        for name in self.destinations:
+            work.deliveries.append(
+                Delivery(
+                    id=new_id(),
+                    destination=name,
+                    # 20 characters, as MSH-10 allows (HL7 v2.5: ST 20); drawn once, so that a retry carries the same.
+                    control_id=secrets.token_hex(10),
+                    alert=entry.alert,
+                    patient_id=entry.patient_id,
+                )
+            )
+
+
+def _news(before: Alert, verdict: Assessment, result: LabResult | None, draft: AlertDraft) -> bool:
+    """Does this verdict say something that the reader of the standing alert does not know?"""
+    old = before.assessment
+    if old is None:
+        return True
+    if verdict.provisional and draft.level.rank <= before.level.rank:
+        return False
+    if draft.level is not before.level or verdict.action != old.action or verdict.category != old.category:
+        return True
+    if draft.level.rank <= AlertLevel.INFO.rank:
+        return False
+    return _count(result) != _count(before.result) or verdict.next_due != old.next_due
+
+
+def _count(result: LabResult | None) -> object:
+    return (result.key, result.anc, result.collected_at) if result is not None else None
+
+
+def _subject(record: PatientRecord) -> Subject:
+    person: Person = record.person
+    return Subject(
+        register_id=record.id, identifiers=tuple(record.identifiers), person=person, owner=record.owner
+    )

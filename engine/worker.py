@@ -1,0 +1,207 @@
+"""Claims what arrived, judges it, records it: one commit a batch.
+
+Judging happens between reads and the one write, in small steps, so that the doors stay quick. A batch that cannot be
+recorded is done again message by message; a message that still cannot be judged is set aside, never lost and never in the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal, cast
+from zoneinfo import ZoneInfo
+
+from engine.identity import Patients
+from engine.judge import Judge
+from engine.observe import Meters
+from ingest.reading import Problem, Reading, read_message
+from rules.model import PatientIdentifier
+from store import Store, StoreUnavailable
+from store.port import Claim, Disposition, MessageDone, Stale, Work
+
+__all__ = ["Worker"]
+
+_BATCH = 32
+_POLL_S = 1.0
+_PURGE_EVERY = timedelta(minutes=10)
+
+
+class Worker:
+    """``on_recorded`` is called with the messages that have their disposition, ``on_alerts`` when deliveries wait."""
+
+    def __init__(
+        self,
+        store: Store,
+        judge: Judge,
+        meters: Meters,
+        *,
+        zone: ZoneInfo,
+        unenrolled: timedelta,
+        on_recorded: Callable[[Iterable[int]], None],
+        on_alerts: Callable[[], None],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._judge = judge
+        self._meters = meters
+        self._zone = zone
+        self._unenrolled = unenrolled
+        self._on_recorded = on_recorded
+        self._on_alerts = on_alerts
+        self._clock = clock
+        self._purged_at: datetime | None = None
+
+    async def run(self) -> None:
+        """Until cancelled. What the store cannot do now is done when it can."""
+        while True:
+            try:
+                busy = await self._round()
+            except StoreUnavailable as error:
+                self._meters.event("store_unavailable", level=logging.ERROR, reason=str(error))
+                await asyncio.sleep(_POLL_S)
+                continue
+            if not busy:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._store.arrived.wait(), _POLL_S)
+
+    async def _round(self) -> bool:
+        self._store.arrived.clear()
+        claims = await self._store.claim(_BATCH)
+        if claims:
+            try:
+                await self._batch(claims)
+            except BaseException:
+                self._store.release(claim.message_id for claim in claims)
+                raise
+        settled = await self._settle()
+        if not claims and not settled:
+            await self._purge()
+        return bool(claims) or settled
+
+    async def _batch(self, claims: Sequence[Claim]) -> None:
+        try:
+            await self._judge_and_record(claims)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            # A fault of ours, not of the store. Alone, each message shows whether it is the one.
+            self._meters.event("batch_failed", level=logging.ERROR, reason=type(error).__name__)
+            for claim in claims:
+                await self._alone(claim)
+
+    async def _alone(self, claim: Claim) -> None:
+        try:
+            await self._judge_and_record([claim])
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            self._meters.fault(error, message_id=claim.message_id)
+            work = Work()
+            source = f"{claim.sender} {claim.control_id}"
+            # It may hold a count: a person must look (promise 3).
+            self._judge.notifier.review(
+                None,
+                code="internal-error",
+                where="",
+                key=f"internal-error|{claim.message_id}",
+                source=source,
+                now=self._clock(),
+                work=work,
+            )
+            work.done.append(
+                MessageDone(
+                    message_id=claim.message_id,
+                    disposition=Disposition.SET_ASIDE,
+                    reason=f"internal-error: {type(error).__name__}",
+                )
+            )
+            await self._store.record(work)
+            self._recorded(work)
+
+    async def _judge_and_record(self, claims: Sequence[Claim]) -> None:
+        readings = []
+        for claim in claims:
+            started = time.perf_counter()
+            readings.append(self._read(claim))
+            self._meters.stage("read", time.perf_counter() - started)
+            await asyncio.sleep(0)
+        while True:
+            wanted = {item for reading in readings for item in _identifiers(reading)}
+            patients = Patients()
+            for record in await self._store.patients(wanted):
+                patients.add(record)
+            work = Work()
+            for claim, reading in zip(claims, readings, strict=True):
+                started = time.perf_counter()
+                self._judge.message(claim, reading, patients, work, self._clock())
+                self._meters.stage("judge", time.perf_counter() - started)
+                await asyncio.sleep(0)
+            work.identifiers = [(number, item) for number, item in patients.fresh]
+            _keep_whole(work, patients)
+            started = time.perf_counter()
+            if not isinstance(await self._store.record(work), Stale):
+                self._meters.stage("record", time.perf_counter() - started)
+                self._recorded(work)
+                return
+
+    def _read(self, claim: Claim) -> Reading:
+        form = cast('Literal["hl7v2", "fhir"]', claim.format)
+        reading = read_message(claim.raw, format=form, zone=self._zone)
+        if claim.raw or reading.problems:
+            return reading
+        return Reading(format=form, disposition="set_aside", problems=(Problem("empty", "", "no bytes"),))
+
+    async def _settle(self) -> bool:
+        now = self._clock()
+        records = await self._store.settling(now, _BATCH)
+        if not records:
+            return False
+        work = Work()
+        for record in records:
+            self._judge.settle_patient(record, work, now)
+            await asyncio.sleep(0)
+        if not isinstance(await self._store.record(work), Stale):
+            self._recorded(work)
+        return True
+
+    async def _purge(self) -> None:
+        now = self._clock()
+        if self._purged_at is not None and now - self._purged_at < _PURGE_EVERY:
+            return
+        removed = await self._store.purge(now - self._unenrolled)
+        if removed:
+            self._meters.event("unenrolled_purged", count=removed)
+            return
+        self._purged_at = now
+
+    def _recorded(self, work: Work) -> None:
+        for item in work.done:
+            self._meters.disposed(item.disposition.value)
+        for entry in work.alerts:
+            self._meters.event(
+                "alert", level=logging.WARNING, alert_id=entry.alert.id, alert_level=entry.alert.level.value,
+                family=entry.alert.family.value, kind=entry.alert.kind.value, revision=entry.alert.revision,
+            )
+        self._on_recorded([item.message_id for item in work.done])
+        if work.deliveries:
+            self._on_alerts()
+
+
+def _identifiers(reading: Reading) -> Iterable[PatientIdentifier]:
+    yield from reading.identifiers
+    for result in reading.results:
+        yield from result.identifiers
+    for problem in reading.problems:
+        yield from problem.identifiers
+    for fact in reading.register:
+        yield from fact.identifiers
+
+
+def _keep_whole(work: Work, patients: Patients) -> None:
+    """A record that gained an identifier is written with it, and a new one that nothing refers to is not written."""
+    for number, _ in work.identifiers:
+        work.patients.setdefault(number, patients.by_id[number])

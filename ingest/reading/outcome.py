@@ -1,0 +1,109 @@
+"""What reading one message gives: results, or the reasons why not, and an account of every observation in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal, NamedTuple
+
+from rules.model import LabResult, PatientIdentifier
+
+__all__ = [
+    "BenFact",
+    "Disposition",
+    "Format",
+    "LedgerEntry",
+    "Outcome",
+    "PatientFact",
+    "Problem",
+    "Reading",
+    "RegisterFact",
+    "TreatmentFact",
+]
+
+Format = Literal["hl7v2", "fhir", "other"]
+Disposition = Literal["results", "not_relevant", "unassessable", "set_aside"]
+Outcome = Literal["result", "provisional", "not_relevant", "unassessable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A coded reason at a place of the message. ``text`` names no patient; ``identifiers`` says whose task it is."""
+
+    code: str
+    where: str
+    text: str
+    identifiers: tuple[PatientIdentifier, ...] = ()
+
+
+class LedgerEntry(NamedTuple):
+    """One observation and what became of it. A tuple: a blood count has dozens, most of them not relevant."""
+
+    where: str
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatientFact:
+    """A Patient resource. ``references``: by what the other resources of its bundle call it."""
+
+    identifiers: tuple[PatientIdentifier, ...]
+    family: str = ""
+    given: str = ""
+    birth_date: date | None = None
+    sex: str = ""
+    references: tuple[str, ...] = ()
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreatmentFact:
+    """A MedicationStatement, -Request, -Dispense or -Administration of clozapine.
+
+    ``candidate``: only a text says clozapine; a person must confirm. ``confirmed_by`` names who asserts it.
+    """
+
+    identifiers: tuple[PatientIdentifier, ...]
+    resource_type: str
+    status: str
+    start: date | None = None
+    stopped_on: date | None = None
+    confirmed_by: str = ""
+    candidate: bool = False
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenFact:
+    """A Condition coded as benign ethnic neutropenia. ``confirmed`` needs verificationStatus and a named person."""
+
+    identifiers: tuple[PatientIdentifier, ...]
+    confirmed: bool
+    withdrawn: bool
+    confirmed_on: date | None = None
+    confirmed_by: str = ""
+    where: str = ""
+
+
+RegisterFact = PatientFact | TreatmentFact | BenFact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One message, understood. ``ledger`` has one entry for every OBX or Observation; in = out.
+
+    ``identifiers``: all identifiers of the patients in the message. ``production`` is False for MSH-11 T or D.
+    """
+
+    format: Format
+    disposition: Disposition
+    control_id: str = ""
+    sender: str = ""
+    message_type: str = ""
+    results: tuple[LabResult, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    ledger: tuple[LedgerEntry, ...] = ()
+    identifiers: tuple[PatientIdentifier, ...] = ()
+    register: tuple[RegisterFact, ...] = ()
+    production: bool = True

@@ -1,0 +1,91 @@
+"""Who a result is about: the identifiers of a PID, normalised and in the order in which they may be shown.
+
+Rule of the file: PID-2, PID-18 and PID-19 are never matched on, and an account, a visit or an insurance number inside PID-3 is
+no patient.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from rules.model import PatientIdentifier
+from wire.er7 import NULL, Segment
+
+__all__ = ["authority_of", "order_identifiers", "patient_of"]
+
+_OID = re.compile(r"[0-2](?:\.\d+)+\Z", re.ASCII)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
+INS = "urn:oid:1.2.250.1.213.1.4."
+_TEST_INS = frozenset((f"{INS}10", f"{INS}11"))
+_INS_TYPES = frozenset(("INS", "INS-NIR", "INS-NIA", "NIR", "NIA"))
+_ESTABLISHMENT = frozenset(("PI", "MR", "IPP", "MRT"))
+# NH is the billing number, perhaps of the insured person: same OID as the INS (standards.md, finding 5).
+_NOT_A_PATIENT = frozenset(("AN", "VN", "SS", "NH", "NHS", "DL", "PPN", "HC", "SN", "MA", "MC", "BA", "NSS", "NDP"))
+_DOUBTFUL = frozenset(("DOUT", "DOUA", "DPOT", "COLP", "COLV", "USUR", "FICT"))
+_LIMIT = 200
+
+
+def authority_of(namespace: str, universal_id: str = "", universal_type: str = "") -> str:
+    """``CHX&1.2.3&ISO`` -> ``urn:oid:1.2.3``; a namespace alone stays as it is given.
+
+    >>> authority_of("CHX", "1.2.3", "ISO"), authority_of("CHX")
+    ('urn:oid:1.2.3', 'CHX')
+    """
+    uid = universal_id.strip()
+    if _OID.match(uid):
+        return f"urn:oid:{uid}"
+    if _UUID.match(uid):
+        return f"urn:uuid:{uid.lower()}"
+    if uid:
+        return uid
+    bare = namespace.strip()
+    return f"urn:oid:{bare}" if _OID.match(bare) and bare.count(".") > 2 else bare
+
+
+def _rank(identifier: PatientIdentifier) -> int:
+    if identifier.type.upper() in _ESTABLISHMENT:
+        return 0
+    if identifier.type.upper() in _INS_TYPES or identifier.authority.startswith(INS):
+        return 1
+    return 2
+
+
+def order_identifiers(found: list[PatientIdentifier]) -> tuple[PatientIdentifier, ...]:
+    """Without repeats and without what is no patient; the establishment's first, then the INS (clinical.md 4.4)."""
+    usable = [i for i in dict.fromkeys(found) if i.value and i.type.upper() not in _NOT_A_PATIENT]
+    return tuple(sorted(usable, key=_rank))
+
+
+def is_test_identity(identifiers: tuple[PatientIdentifier, ...]) -> bool:
+    return any(i.authority in _TEST_INS for i in identifiers)
+
+
+@lru_cache(maxsize=512)
+def _authority_field(text: str, subcomponent: str) -> str:
+    parts = [*text.split(subcomponent), "", ""]
+    return authority_of(*(p.strip() for p in parts[:3]))
+
+
+def patient_of(pid: Segment | None, *, production: bool) -> tuple[tuple[PatientIdentifier, ...], tuple[str, ...]]:
+    """``(identifiers, doubts)`` of one PID; no usable PID-3 gives ``patient-missing``."""
+    if pid is None:
+        return (), ("patient-missing",)
+    found: list[PatientIdentifier] = []
+    for repetition in pid.repetitions(3):
+        parts = repetition.split(pid.separators.component)
+        value = pid.text(parts[0])
+        if value in ("", NULL) or len(value) > _LIMIT:
+            continue
+        authority = _authority_field(parts[3], pid.separators.subcomponent) if len(parts) > 3 else ""
+        found.append(PatientIdentifier(value, pid.text(authority), pid.text(parts[4]) if len(parts) > 4 else ""))
+    identifiers = order_identifiers(found)
+    doubts: list[str] = []
+    if not identifiers:
+        doubts.append("patient-missing")
+    reliability = pid.field(32)
+    if reliability and any(r.strip().upper() in _DOUBTFUL for r in reliability.split(pid.separators.repetition)):
+        doubts.append("identity-doubtful")
+    if production and is_test_identity(identifiers):
+        doubts.append("test-identity")
+    return identifiers, tuple(doubts)

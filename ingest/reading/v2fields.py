@@ -1,0 +1,123 @@
+"""The fields of an OBX and their dialects: value types, statuses, abnormal flags, reference ranges, order numbers."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from functools import lru_cache
+
+from ingest.reading.patients import authority_of
+from ingest.reading.values import Number, Refusal, number_of, structured_number_of
+from rules.model import ResultStatus
+from wire.er7 import NULL, Header, Segment
+
+__all__ = ["entity_of", "number_in", "range_of", "status_of"]
+
+_TEXTUAL = frozenset(("NM", "ST", "TX", "FT", "IS", "", "ID", "NUM"))
+_CODED = frozenset(("CE", "CWE", "CNE", "CF"))
+# Tables 0085 and 0123 read as clinical.md 4.4 has them.
+_STATUS = {
+    "F": ResultStatus.FINAL,
+    "U": ResultStatus.FINAL,
+    "V": ResultStatus.FINAL,
+    "B": ResultStatus.FINAL,
+    "C": ResultStatus.CORRECTED,
+    "A": ResultStatus.CORRECTED,
+    "P": ResultStatus.PRELIMINARY,
+    "R": ResultStatus.PRELIMINARY,
+    "S": ResultStatus.PRELIMINARY,
+    "I": ResultStatus.PRELIMINARY,
+    "N": ResultStatus.PRELIMINARY,
+    "O": ResultStatus.PRELIMINARY,
+    "W": ResultStatus.ENTERED_IN_ERROR,
+    "D": ResultStatus.ENTERED_IN_ERROR,
+    "X": ResultStatus.CANCELLED,
+}
+PENDING = frozenset("INO")
+_PANEL_STATUS = frozenset(("", "O", "I", "S", "A", "P", "C", "R", "F", "M", "N"))
+_DIRECTIONS = frozenset(("L", "LL", "H", "HH", "N", "<", ">"))
+
+
+def number_in(obx: Segment, header: Header) -> tuple[Number | Refusal, str]:
+    """OBX-5 by the type of OBX-2: ``(number or refusal, the value as it was sent)``."""
+    kind = obx.field(2).upper()
+    raw = obx.field(5)
+    if raw in ("", NULL):
+        return Refusal("value-missing", "no value"), ""
+    marks = obx.separators
+    if marks.truncation and raw.endswith(marks.truncation):
+        return Refusal("value-truncated", "the value was cut"), obx.text(raw)
+    if kind in ("ED", "RP"):
+        return Refusal("document-not-read", "a document in place of a number"), kind
+    repeats = [r for r in dict.fromkeys(p.strip() for p in raw.split(marks.repetition)) if r]
+    if len(repeats) != 1:
+        return Refusal("value-repeated", "several values in one field"), obx.text(raw)
+    parts = obx.split_components(repeats[0])
+    if kind == "SN":
+        return structured_number_of(parts), "".join(parts)
+    sent = obx.text(repeats[0])
+    if kind in _CODED:
+        return Refusal("value-coded", "a coded value in place of a number"), sent
+    if kind not in _TEXTUAL:
+        return Refusal("value-type", "a value type that holds no count"), sent
+    if any(parts[1:]):
+        return Refusal("value-two-numbers", "more than one component"), sent
+    return number_of(parts[0]), sent
+
+
+def status_of(obx: Segment, panel: str) -> tuple[ResultStatus, tuple[str, ...]]:
+    """OBX-11 wins over OBR-25; an OBR-25 that no table knows, or that cancels, is a doubt."""
+    given = obx.field(11).upper()
+    if obx.is_null(5):
+        return ResultStatus.ENTERED_IN_ERROR, ()
+    status = _STATUS.get(given)
+    if status is None:
+        return ResultStatus.PRELIMINARY, ("status-missing" if not given else "status-unknown",)
+    doubts: tuple[str, ...] = ()
+    if status is ResultStatus.PRELIMINARY:
+        doubts = ("status-preliminary",)
+    if panel not in _PANEL_STATUS and not status.withdrawn:
+        doubts += ("status-conflict",)
+    flags = obx.field(8)
+    if flags and "A" in flags:
+        said = {f.strip().upper().split(obx.separators.component, 1)[0] for f in flags.split(obx.separators.repetition)}
+        # ``L~A``: the A beside a direction is the analyser's own doubt; alone it is the ordinary "abnormal".
+        if "A" in said and said & _DIRECTIONS:
+            doubts += ("analyser-suspect",)
+    return status, doubts
+
+
+def is_pending(obx: Segment) -> bool:
+    """In the laboratory, not asked, or order detail only: no value was ever promised."""
+    return obx.field(11).upper() in PENDING and obx.field(5) == ""
+
+
+_RANGE = re.compile(
+    r"\s*\(?\[?\s*(?P<low>\d{1,6}(?:[.,]\d{1,4})?)\s*(?:-|–|to|à|a|bis|\.\.)\s*(?P<high>\d{1,6}(?:[.,]\d{1,4})?)\s*\]?\)?\s*[^\d]*\Z", re.ASCII
+)
+
+
+@lru_cache(maxsize=1024)
+def range_of(text: str) -> tuple[Decimal | None, Decimal | None]:
+    """``1.5-7.5``, ``1,5 à 7,5``, ``4300 to 10800``: ``(low, high)`` where both are plain numbers, else nothing.
+
+    A comma before three digits is not read: the range checks the unit, and an ambiguous one checks nothing.
+    """
+    match = _RANGE.match(text[:60])
+    if match is None or re.search(r"[.,]\d{3}\b", text):
+        return None, None
+    low, high = (Decimal(match[side].replace(",", ".")) for side in ("low", "high"))
+    return (low, high) if low < high else (None, None)
+
+
+def entity_of(segment: Segment, position: int) -> str:
+    """An order number (EI) normalised: ``R-1^LAB^1.2.3^ISO`` -> ``R-1@urn:oid:1.2.3``."""
+    raw = segment.field(position)
+    if raw in ("", NULL):
+        return ""
+    parts = [*segment.components(position), "", "", ""]
+    # 2.1-style: id & namespace as sub-components.
+    if not any(parts[1:4]) and segment.separators.subcomponent in parts[0]:
+        parts = [*parts[0].split(segment.separators.subcomponent), "", "", ""]
+    authority = authority_of(parts[1], parts[2], parts[3])
+    return f"{parts[0]}@{authority}" if authority else parts[0]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
-from urllib.parse import quote
 
 import msgspec
 
@@ -26,6 +25,7 @@ from emitters.fhir_terms import (
     identifier,
     instant,
     query,
+    quoted,
     reference,
     urn,
 )
@@ -239,7 +239,7 @@ def _codes(result: LabResult) -> Resource:
     local: Resource = {"code": result.code}
     if result.code_system:
         system = result.code_system
-        local["system"] = system if ":" in system else f"{BASE}/laboratory-codes/{quote(system, safe='')}"
+        local["system"] = system if ":" in system else f"{BASE}/laboratory-codes/{quoted(system)}"
     if result.display:
         local["display"] = result.display
     return concept(_ANC, local, text=text)
@@ -292,7 +292,7 @@ def _provenance(
         provenance["entity"] = entities
     if alert.assessment is not None:
         protocol, _, version = alert.assessment.protocol.partition("@")
-        path = "/".join(quote(part, safe="") for part in (protocol, version, alert.assessment.rule) if part)
+        path = "/".join(quoted(part) for part in (protocol, version, alert.assessment.rule) if part)
         provenance["policy"] = [f"{BASE}/rules/{path}"]
     request = {"method": "POST", "url": "Provenance"}
     if settings.update_create:

@@ -27,6 +27,7 @@ CHARSETS: Final = {
 """MSH-18 (table 0211) and the codec; empty means ASCII (HL7 v2.5, 2.15.9.18)."""
 
 _OURS: Final = "99NEUTROFLAG"
+_VERSIONS: Final = ("2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8", "2.8.1", "2.8.2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +47,13 @@ class V2Profile:
     def __post_init__(self) -> None:
         if self.charset not in CHARSETS:
             raise ValueError(f"charset {self.charset!r}: expected one of {', '.join(filter(None, CHARSETS))}")
-        if re.fullmatch(r"2\.[1-9](\.[1-9])?", self.version) is None:
-            raise ValueError(f"version {self.version!r}: expected 2.3.1 to 2.8.2")
+        if self.version not in _VERSIONS:
+            raise ValueError(f"version {self.version!r}: expected one of {', '.join(_VERSIONS)}")
 
     @property
     def coded_type(self) -> str:
-        # CE gave way to CWE, and TS to DTM, in 2.6/2.7; both are known from 2.5 and 2.6 on.
-        return "CE" if self.version < "2.6" else "CWE"
+        # Table 0125: CE was withdrawn in 2.7, TS in 2.6.
+        return "CE" if self.version < "2.7" else "CWE"
 
     @property
     def date_type(self) -> str:
@@ -123,11 +124,12 @@ def alert_message(alert: Alert, *, control_id: str, profile: V2Profile) -> bytes
     if re.fullmatch(r"[A-Za-z0-9.-]{1,20}", control_id) is None:
         raise ValueError("a control id is 1 to 20 letters, digits, dots or hyphens")
     words = _WORDS.get(alert.language, _WORDS["en"])
-    segments = [_msh(alert, control_id, profile)]
+    at = _stamp(alert.updated_at)
+    segments = [_msh(alert, control_id, profile, at)]
     if alert.subject.identifiers:
         # PID-3 is required: a patient nobody could read is no PID, not an empty one.
         segments.append(_pid(alert.subject))
-    segments += [_orc(alert, profile), _obr(alert, profile, words), *_observations(alert, profile, words)]
+    segments += [_orc(alert, profile, at), _obr(alert, profile, words, at), *_observations(alert, profile, words, at)]
     segments.append(f"NTE|1|L|{_text(words.disclaimer)}")
     return _encoded("".join(segment.rstrip("|") + "\r" for segment in segments), profile.charset)
 
@@ -141,7 +143,7 @@ def filler_number(alert_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", alert_id)[:16]
 
 
-def _msh(alert: Alert, control_id: str, profile: V2Profile) -> str:
+def _msh(alert: Alert, control_id: str, profile: V2Profile, at: str) -> str:
     enhanced = (profile.accept_ack, "NE") if profile.accept_ack else ("", "")
     fields = [
         "MSH",
@@ -155,7 +157,7 @@ def _msh(alert: Alert, control_id: str, profile: V2Profile) -> str:
                 profile.receiving_facility,
             ),
         ),
-        _stamp(alert.updated_at),
+        at,
         "",
         "ORU^R01^ORU_R01",
         control_id,
@@ -168,7 +170,8 @@ def _msh(alert: Alert, control_id: str, profile: V2Profile) -> str:
         profile.charset,
         "",
         "",
-        f"{_text(profile.profile_id)}^NEUTROFLAG" if profile.profile_id else "",
+        # MSH-21 is an EI from 2.5 on, one ID in 2.4, and not there before.
+        f"{_text(profile.profile_id)}^NEUTROFLAG" if profile.profile_id and profile.version >= "2.5" else "",
     ]
     return "|".join(fields)
 
@@ -198,17 +201,17 @@ def _cx(one: PatientIdentifier) -> str:
     return f"{_text(one.value)}^^^{assigner}^{_text(one.type)}".rstrip("^")
 
 
-def _orc(alert: Alert, profile: V2Profile) -> str:
-    return f"ORC|RE||{_own_number(alert, profile)}||{'CA' if _deleted(alert) else 'CM'}||||{_stamp(alert.updated_at)}"
+def _orc(alert: Alert, profile: V2Profile, at: str) -> str:
+    return f"ORC|RE||{_own_number(alert, profile)}||{'CA' if _deleted(alert) else 'CM'}||||{at}"
 
 
-def _obr(alert: Alert, profile: V2Profile, words: _Words) -> str:
+def _obr(alert: Alert, profile: V2Profile, words: _Words, at: str) -> str:
     result = alert.result
     collected = _stamp(result.collected_at, result.time_known) if result and result.collected_at else ""
     fields = [""] * 30
     fields[0:5] = ["OBR", "1", "", _own_number(alert, profile), f"ANC-ALERT^{_text(words.service)}^{_OURS}"]
     fields[7] = collected
-    fields[22] = _stamp(alert.updated_at)
+    fields[22] = at
     fields[25] = "X" if _deleted(alert) else "F" if alert.kind is AlertKind.RAISED else "C"
     fields[29] = _parent(result) if result else ""
     return "|".join(fields)
@@ -227,9 +230,8 @@ def _parent(result: LabResult) -> str:
     return f"{demoted(result.order.placer)}^{demoted(result.order.filler)}".rstrip("^")
 
 
-def _observations(alert: Alert, profile: V2Profile, words: _Words) -> list[str]:
+def _observations(alert: Alert, profile: V2Profile, words: _Words, at: str) -> list[str]:
     """The OBX segments. A withdrawal keeps a text that shows: many systems hide what is deleted (OBX-11 D, W)."""
-    at = _stamp(alert.updated_at)
     status, text_status = _statuses(alert)
     withdrawn = alert.kind is AlertKind.WITHDRAWN
     family = words.decisions[alert.family]
@@ -257,7 +259,8 @@ def _observations(alert: Alert, profile: V2Profile, words: _Words) -> list[str]:
 def _obx(
     number: int, kind: str, code: str, sub: str, value: str, unit: str, range_: str, flag: str, status: str, at: str
 ) -> str:
-    return f"OBX|{number}|{kind}|{code}|{sub}|{value}|{unit}|{range_}|{flag}|||{status}|||{at}"
+    # OBX-4 is conditional; some receivers and versions want it on every row.
+    return f"OBX|{number}|{kind}|{code}|{sub or 1}|{value}|{unit}|{range_}|{flag}|||{status}|||{at}"
 
 
 def _ours(code: str, text: str) -> str:
@@ -314,10 +317,16 @@ def _lines(alert: Alert, words: _Words) -> str:
 
 def _stamp(at: datetime | date, time_known: bool = True) -> str:
     """A TS: with its offset where it has one, the day alone where the time is not known."""
+    day = at.isoformat()[:10].replace("-", "")
     if not isinstance(at, datetime) or not time_known:
-        return at.strftime("%Y%m%d")
+        return day
+    offset = at.utcoffset()
+    if offset is None:
+        return f"{day}{at.hour:02}{at.minute:02}{at.second:02}"
     # An offset with seconds (a local mean time) has no form in HL7: ZZZZ is hours and minutes.
-    return at.strftime("%Y%m%d%H%M%S") + at.strftime("%z")[:5]
+    minutes = int(offset.total_seconds()) // 60
+    sign, minutes = ("-", -minutes) if minutes < 0 else ("+", minutes)
+    return f"{day}{at.hour:02}{at.minute:02}{at.second:02}{sign}{minutes // 60:02}{minutes % 60:02}"
 
 
 # Separators of our own MSH-2; control characters would end a segment or a frame.
@@ -330,8 +339,12 @@ _ESCAPES: Final = dict.fromkeys([*range(32), *range(127, 160), 8232, 8233], " ")
 }
 
 
+_SPECIAL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\|^&~]")
+
+
 def _text(words: str) -> str:
-    return words.translate(_ESCAPES)
+    # Nearly every text has nothing to escape; translating costs ten times a search.
+    return words.translate(_ESCAPES) if _SPECIAL.search(words) else words
 
 
 _PLAINER: Final = {

@@ -143,7 +143,9 @@ def acknowledge(
 def _msh(head: Header, marks: Separators, given: str, control_id: str, now: datetime, version: str) -> str:
     stamp = now.strftime("%Y%m%d%H%M%S%z")
     if head.trigger and _release(version) >= (2, 3, 1):
-        kind = marks.component.join(("ACK", head.trigger, "ACK") if head.structure or _release(version) >= (2, 4) else ("ACK", head.trigger))
+        kind = marks.component.join(
+            ("ACK", head.trigger, "ACK") if head.structure or _release(version) >= (2, 4) else ("ACK", head.trigger)
+        )
     else:
         kind = "ACK"
     fields = [
@@ -230,7 +232,9 @@ def read_ack(raw: bytes) -> Ack | None:
         errors.append(msa.component(6))
     for err in message.segments("ERR"):
         located = err.components(1)
-        old = err.split_subcomponents(err.field(1).split(message.separators.component)[3])[0] if len(located) > 3 else ""
+        old = (
+            err.split_subcomponents(err.field(1).split(message.separators.component)[3])[0] if len(located) > 3 else ""
+        )
         errors += [code for code in (err.component(3), old) if code]
         words += [err.component(7), err.component(8), err.component(3, 2)]
     return Ack(

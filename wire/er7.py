@@ -228,7 +228,11 @@ def split(raw: bytes) -> Split:
     unit = {"BTS-1": "messages", "FTS-1": "batches"}
     return Split(
         pieces,
-        [f"{at}: {said} {unit[at]} announced, {found} found" for at, said, found in trailers if said not in (None, found)],
+        [
+            f"{at}: {said} {unit[at]} announced, {found} found"
+            for at, said, found in trailers
+            if said not in (None, found)
+        ],
     )
 
 

@@ -1,0 +1,90 @@
+"""Reading: the bytes of a laboratory's message into neutrophil counts, or into the reasons why there are none.
+
+``read_message`` takes one message, ``read_file`` whatever a file holds. Both are pure and return for any bytes; an exception
+from them is a defect of this package, never of the message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, assert_never
+from zoneinfo import ZoneInfo
+
+from ingest.reading.fhir import read_fhir
+from ingest.reading.hl7v2 import read_hl7v2
+from ingest.reading.outcome import (
+    BenFact,
+    LedgerEntry,
+    PatientFact,
+    Problem,
+    Reading,
+    RegisterFact,
+    TreatmentFact,
+)
+from wire.er7 import split
+
+__all__ = [
+    "BenFact",
+    "LedgerEntry",
+    "PatientFact",
+    "Problem",
+    "Reading",
+    "RegisterFact",
+    "TreatmentFact",
+    "read_file",
+    "read_message",
+    "sniff",
+]
+
+MAX_BYTES = 64 * 1024 * 1024
+
+
+def sniff(raw: bytes) -> Literal["hl7v2", "fhir", "other"]:
+    """By the first bytes: ER7 (or a batch of it), JSON or XML (both go to the FHIR reader), or something else."""
+    head = raw[:1024].lstrip(b"\xef\xbb\xbf\x0b\x1c\r\n\t \x00")
+    if head[:3] in (b"MSH", b"FHS", b"BHS"):
+        return "hl7v2"
+    if head[:1] in (b"{", b"["):
+        return "fhir"
+    if head[:1] == b"<":
+        return "other"
+    return "hl7v2" if b"MSH|" in raw else "other"
+
+
+def read_message(raw: bytes, *, format: Literal["hl7v2", "fhir"], zone: ZoneInfo | None = None) -> Reading:
+    """One message, already split from its batch. ``zone``: for times without an offset; None leaves them naive."""
+    if len(raw) > MAX_BYTES:
+        problem = Problem("too-large", "$", "$: larger than any message that is read")
+        return Reading(format=format, disposition="set_aside", problems=(problem,))
+    match format:
+        case "hl7v2":
+            return read_hl7v2(raw, zone=zone)
+        case "fhir":
+            return read_fhir(raw, zone=zone)
+        case _:
+            assert_never(format)
+
+
+def read_file(raw: bytes, *, zone: ZoneInfo | None = None) -> list[Reading]:
+    """Every message of a file, in order: a batch gives several, anything unreadable one that is set aside."""
+    match sniff(raw):
+        case "fhir":
+            return [read_message(raw, format="fhir", zone=zone)]
+        case "other":
+            code = "xml-not-read" if raw[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" else "not-a-message"
+            problem = Problem(code, "$", "$: neither HL7 v2 nor FHIR JSON")
+            return [Reading(format="other", disposition="set_aside", problems=(problem,))]
+    found = split(raw)
+    if not found.pieces:
+        problem = Problem("msh-missing", "$", "$: a batch without a message")
+        return [Reading(format="hl7v2", disposition="set_aside", problems=(problem,))]
+    readings = [read_message(piece, format="hl7v2", zone=zone) for piece in found.pieces]
+    if found.mismatches:
+        readings[-1] = _with_mismatches(readings[-1], found.mismatches)
+    return readings
+
+
+def _with_mismatches(reading: Reading, mismatches: list[str]) -> Reading:
+    """The batch counts stand beside the last message: what was sent and what arrived differ."""
+    found = tuple(Problem("batch-count", text.split(":", 1)[0], text) for text in mismatches)
+    return replace(reading, problems=(*reading.problems, *found))

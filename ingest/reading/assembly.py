@@ -129,7 +129,9 @@ class _Assembler:
                 lower, contradiction = _against(m, self.wbc, parts)
                 doubts += contradiction
             assert m.value is not None  # noqa: S101 - counts that stand have a value
-            anc = AbsoluteNeutrophilCount(per_mm3=m.value, comparator=m.comparator, lower_bound=lower, reporting_unit=m.step)
+            anc = AbsoluteNeutrophilCount(
+                per_mm3=m.value, comparator=m.comparator, lower_bound=lower, reporting_unit=m.step
+            )
             self._result(m.row, anc, m.row.status, tuple(doubts))
 
     def _withdrawn(self, m: Measure) -> None:
@@ -144,7 +146,9 @@ class _Assembler:
         elif band is None or band.value is None or band.comparator or seg.comparator:
             comparator: Comparator = seg.comparator or ">="
             if seg.comparator in ("<", "<="):
-                return self._refuse([*segs, *bands], "value-comparator", "segmented neutrophils below a bound, without bands")
+                return self._refuse(
+                    [*segs, *bands], "value-comparator", "segmented neutrophils below a bound, without bands"
+                )
             anc = AbsoluteNeutrophilCount(per_mm3=seg.value, comparator=comparator, reporting_unit=seg.step)
             self._result(seg.row, anc, seg.row.status, (*seg.doubts, *weak))
         else:
@@ -312,4 +316,8 @@ def _against(m: Measure, wbc: Measure, parts: list[Measure]) -> tuple[Decimal | 
 
 def _system(system: str, code: str) -> str:
     """LOINC under its canonical name, whatever the sender calls it."""
-    return "http://loinc.org" if system.upper() in ("LN", "LOINC", "URN:OID:2.16.840.1.113883.6.1") and "-" in code else system
+    return (
+        "http://loinc.org"
+        if system.upper() in ("LN", "LOINC", "URN:OID:2.16.840.1.113883.6.1") and "-" in code
+        else system
+    )

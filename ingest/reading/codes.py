@@ -11,7 +11,17 @@ import unicodedata
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-__all__ = ["Analyte", "Claim", "Coding", "Dimension", "Recognition", "is_blood_count", "is_laboratory_document", "recognise", "specimen_of"]
+__all__ = [
+    "Analyte",
+    "Claim",
+    "Coding",
+    "Dimension",
+    "Recognition",
+    "is_blood_count",
+    "is_laboratory_document",
+    "recognise",
+    "specimen_of",
+]
 
 Analyte = Literal["neutrophils", "segs", "bands", "wbc", "granulocytes", "other"]
 Dimension = Literal["count", "percent", "fraction"]
@@ -71,13 +81,31 @@ _CODES: dict[str, Claim] = {
 }
 _DOCUMENTS = frozenset(("11502-2", "26436-6", "18723-7"))
 _LOINC = re.compile(r"\d{1,7}-\d\Z", re.ASCII)
-_LOINC_SYSTEMS = frozenset(("LN", "LOINC", "HTTP://LOINC.ORG", "2.16.840.1.113883.6.1", "URN:OID:2.16.840.1.113883.6.1"))
+_LOINC_SYSTEMS = frozenset(
+    ("LN", "LOINC", "HTTP://LOINC.ORG", "2.16.840.1.113883.6.1", "URN:OID:2.16.840.1.113883.6.1")
+)
 
 # Local codes that are nothing but a code; names go through the patterns below.
 _LOCAL: dict[str, Claim] = {
-    **dict.fromkeys(("neut", "neu", "ne", "neutro", "neutros", "pnn", "polyn", "poln", "neutrophils"), Claim("neutrophils")),
     **dict.fromkeys(
-        ("neut#", "neu#", "ne#", "neuabs", "neutabs", "absneut", "anc", "neuta", "neut_abs", "ne_abs", "pnn#", "poln#", "neutro#")
+        ("neut", "neu", "ne", "neutro", "neutros", "pnn", "polyn", "poln", "neutrophils"), Claim("neutrophils")
+    ),
+    **dict.fromkeys(
+        (
+            "neut#",
+            "neu#",
+            "ne#",
+            "neuabs",
+            "neutabs",
+            "absneut",
+            "anc",
+            "neuta",
+            "neut_abs",
+            "ne_abs",
+            "pnn#",
+            "poln#",
+            "neutro#",
+        )
         + ("neut-abs", "neut.abs", "aneut", "neutrophils#", "02pnp"),
         Claim("neutrophils", _COUNT),
     ),
@@ -120,8 +148,12 @@ _WBC = re.compile(
     r"(?:,? ?(?:\(?(?:wbc|gb|total|count|number|#|abs\w*|blood|bld|sang|blut|auto|automated|manual|nombre)\)?|# bld|# auto|"
     r"\[?#/vol(?:ume)?\]?|\[nombre/volume\]|in blood|by automated count|;|numerique|comptage automate))* ?"
 )
-_PERCENT_WORD = re.compile(r"%|/\s*100\b|percent|pourcent|prozent|\bpct\b|\bproporti|\bnfr\b|/leu[ck]ocytes|\brel(?:ative?)?\b")
-_COUNT_WORD = re.compile(r"#|\babs|\[?nombre/vol|/vol|\bcount\b|numeration|\bmm3\b|\banzahl\b|\bcount\)|\banc\b|g/l\b|/[um]l\b")
+_PERCENT_WORD = re.compile(
+    r"%|/\s*100\b|percent|pourcent|prozent|\bpct\b|\bproporti|\bnfr\b|/leu[ck]ocytes|\brel(?:ative?)?\b"
+)
+_COUNT_WORD = re.compile(
+    r"#|\babs|\[?nombre/vol|/vol|\bcount\b|numeration|\bmm3\b|\banzahl\b|\bcount\)|\banc\b|g/l\b|/[um]l\b"
+)
 _FLUID = re.compile(
     r"\bcsf\b|cerebro|cephalo|rachid|liquor|\blcr\b|synovi|pleur|perito|ascit|fluid|liquide|ponction|punct|urin|sputum|expector|"
     r"\bbal\b|lavage|\bmarrow|moelle|dialys|semen|sperm|stool|faec|feces|selles|articul|pericard|amnio|drain|wound|\bpus\b|"
@@ -131,8 +163,12 @@ _FLUID_CODES = frozenset(
     "CSF FLU FLD PLR PLRV SNV SNVFLD URN UR SPT SPUTUM BAL BRO AMN PRT PERI PCFL DIAF STL SEM BON MAR ASC PUS WND".split()
 )
 _BLOOD = re.compile(r"blood|\bsang|\bblut|sangre|sangue|\bblod\b|edta|\bkrew|whole bld|\bbld\b")
-_BLOOD_CODES = frozenset("BLD BLDV BLDC BLDA BLDCO WB WHB BLOOD 119297000 122555007 122554006 119298005 445295009".split())
-_PANEL_CODES = frozenset(("57021-8", "58410-2", "69738-3", "57782-5", "69742-5", "24317-0", "24318-8", "57023-4", "55429-5"))
+_BLOOD_CODES = frozenset(
+    "BLD BLDV BLDC BLDA BLDCO WB WHB BLOOD 119297000 122555007 122554006 119298005 445295009".split()
+)
+_PANEL_CODES = frozenset(
+    ("57021-8", "58410-2", "69738-3", "57782-5", "69742-5", "24317-0", "24318-8", "57023-4", "55429-5")
+)
 _PANEL = re.compile(
     r"\bcbc\b|\bfbc\b|\bnfs\b|\bnfp\b|hemogram|blood count|numeration|formule sanguine|formule leuco|differential|blutbild|emocromo"
 )
@@ -236,7 +272,9 @@ def _declared_loinc_in_vain(codings: tuple[Coding, ...]) -> bool:
     return any(c.code and c.system.upper() in _LOINC_SYSTEMS and not _is_loinc(c) for c in codings)
 
 
-def _settle(by_code: list[Claim], local: list[Claim], named: list[Claim], unknown_loinc: bool) -> tuple[Claim | None, tuple[str, ...]]:
+def _settle(
+    by_code: list[Claim], local: list[Claim], named: list[Claim], unknown_loinc: bool
+) -> tuple[Claim | None, tuple[str, ...]]:
     """One claim out of several: the code before the local code before the name; whoever differs is a doubt."""
     claims = [*by_code, *local, *named]
     ours = [c for c in claims if c.analyte in _OURS]

@@ -19,7 +19,7 @@ from ingest.reading.patients import patient_of
 from ingest.reading.rows import Row
 from ingest.reading.times import UNREADABLE, Stamp, stamp_of
 from ingest.reading.units import unit_of_components
-from ingest.reading.v2fields import entity_of, number_in, range_of, status_of
+from ingest.reading.v2fields import entity_of, is_pending, number_in, range_of, status_of
 from rules.model import LabResult, OrderReference, PatientIdentifier, ResultStatus, Trust
 from wire.ack import UNSUPPORTED
 from wire.er7 import Header, Message, Segment, Separators, parse
@@ -27,7 +27,9 @@ from wire.er7 import Header, Message, Segment, Separators, parse
 __all__ = ["read_hl7v2"]
 
 # Messages whose OBX are no results of today: identities, appointments, orders, queries, answers.
-_NOT_RESULTS = UNSUPPORTED | frozenset("ADT ACK MCF SIU SRM MFN MFK BAR DFT PMU QBP RSP ORR ORL RRE RRD PEX CRM NMD".split())
+_NOT_RESULTS = UNSUPPORTED | frozenset(
+    "ADT ACK MCF SIU SRM MFN MFK BAR DFT PMU QBP RSP ORR ORL RRE RRD PEX CRM NMD".split()
+)
 _RETIRED = frozenset(("CA", "OC", "CR"))
 _CLOTTED = re.compile(
     r"(?:pr[eé]l[eè]vement|[eé]chantillon|tube|sang|specimen|sample|blood|probe|blut)\W+(?:\w+\W+){0,3}?"
@@ -171,8 +173,12 @@ def _groups(message: Message, out: Assembly) -> list[_Group]:
             if prior:
                 out.ledger.append(_not_relevant(number, "prior-result"))
             elif recognition.claim is not None:
-                group.rows.append((Segment(line, number, marks, codec), recognition))
-                last_row = number
+                obx = Segment(line, number, marks, codec)
+                if is_pending(obx):
+                    out.ledger.append(_not_relevant(number, "pending"))
+                else:
+                    group.rows.append((obx, recognition))
+                    last_row = number
             elif other or parts[2] in ("ED", "RP"):
                 group.documents.append(Segment(line, number, marks, codec))
             else:
@@ -441,7 +447,9 @@ def _documents(group: _Group, patient: tuple[PatientIdentifier, ...], counted: b
         else:
             where = obx.at(5)
             out.ledger.append(LedgerEntry(obx.at(), "unassessable", "document-not-read"))
-            out.problems.append(Problem("document-not-read", where, f"{where}: a laboratory report as a document", patient))
+            out.problems.append(
+                Problem("document-not-read", where, f"{where}: a laboratory report as a document", patient)
+            )
 
 
 def _may_hold_a_count(obx: Segment, obr: Segment | None) -> bool:
@@ -453,5 +461,3 @@ def _may_hold_a_count(obx: Segment, obr: Segment | None) -> bool:
         if is_laboratory_document(codings) or is_blood_count(codings):
             return True
     return False
-
-

@@ -137,16 +137,32 @@ def _sized(row: Row, analyte: str, number: Number, unit: Unit, doubts: tuple[str
     step = number.step * unit.factor
     most = _ONE if unit.kind != "count" else _MOST_LEUKOCYTES if analyte == "wbc" else _MOST_CELLS
     if value > most:
-        return Fault("magnitude-impossible", row.value_where, f"{row.value_where}: larger than any such value: is the unit right?")
+        return Fault(
+            "magnitude-impossible",
+            row.value_where,
+            f"{row.value_where}: larger than any such value: is the unit right?",
+        )
     if unit.kind == "count":
         if number.point_of_three and unit.factor == 1 and number.value * 1000 <= most:
-            return Fault("value-ambiguous", row.value_where, f"{row.value_where}: a point before three digits: decimals or thousands?")
+            return Fault(
+                "value-ambiguous",
+                row.value_where,
+                f"{row.value_where}: a point before three digits: decimals or thousands?",
+            )
         if analyte != "bands" and not _in_range_of_blood(row, unit, analyte):
-            return Fault("unit-range-conflict", row.unit_where, f"{row.unit_where}: the reference range is not in this unit")
+            return Fault(
+                "unit-range-conflict", row.unit_where, f"{row.unit_where}: the reference range is not in this unit"
+            )
         if unit.factor == 1 and value < 100 and value != value.to_integral_value():
             doubts = (*doubts, "unit-suspect")
     return Measure(
-        row=row, analyte=analyte, dimension=unit.kind, value=value, step=step, comparator=number.comparator, doubts=doubts
+        row=row,
+        analyte=analyte,
+        dimension=unit.kind,
+        value=value,
+        step=step,
+        comparator=number.comparator,
+        doubts=doubts,
     )
 
 

@@ -39,7 +39,10 @@ _CELLS = ("", "cells", "cell", "cellules", "zellen", "cel", "celulas", "cellule"
 
 
 def _powers(exponent: str) -> list[str]:
-    forms = [f"10{mark}{exponent}" for mark in ("*", "^", "**", "e", "e+", "exp")] + [f"10({exponent})", f"10e0{exponent}"]
+    forms = [f"10{mark}{exponent}" for mark in ("*", "^", "**", "e", "e+", "exp")] + [
+        f"10({exponent})",
+        f"10e0{exponent}",
+    ]
     return [prefix + form for prefix, form in product(("", "x", "*"), forms)]
 
 
@@ -60,12 +63,19 @@ _FOLDED |= {cells + volume: _PER_L for cells, volume in product(_CELLS, ("/l", "
 del _FOLDED["1000ul-1"]  # unreadable: where does the number end?
 
 # Here the case decides: a lower-case ``g/L`` is grams and stays a question.
-_EXACT: dict[str, Unit] = {"G/L": _THOUSAND_PER_UL, "G/l": _THOUSAND_PER_UL, "G.L-1": _THOUSAND_PER_UL, "G.l-1": _THOUSAND_PER_UL}
+_EXACT: dict[str, Unit] = {
+    "G/L": _THOUSAND_PER_UL,
+    "G/l": _THOUSAND_PER_UL,
+    "G.L-1": _THOUSAND_PER_UL,
+    "G.l-1": _THOUSAND_PER_UL,
+}
 _BRACED: dict[str, Unit] = {"{ratio}": _FRACTION, "{fraction}": _FRACTION, "{percent}": _PERCENT}
 
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _SUPERSCRIPTS = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
-_GLYPHS = str.maketrans({"µ": "u", "μ": "u", "×": "x", "✕": "x", "·": ".", "⋅": ".", "∙": ".", "⁄": "/", "∕": "/", "−": "-"})
+_GLYPHS = str.maketrans(
+    {"µ": "u", "μ": "u", "×": "x", "✕": "x", "·": ".", "⋅": ".", "∙": ".", "⁄": "/", "∕": "/", "−": "-"}
+)
 _ANNOTATION = re.compile(r"\{[^{}]*\}")
 _LIMIT = 64
 

@@ -11,7 +11,7 @@ from ingest.reading.values import Number, Refusal, number_of, structured_number_
 from rules.model import ResultStatus
 from wire.er7 import NULL, Header, Segment
 
-__all__ = ["entity_of", "number_in", "range_of", "status_of"]
+__all__ = ["entity_of", "is_pending", "number_in", "range_of", "status_of"]
 
 _TEXTUAL = frozenset(("NM", "ST", "TX", "FT", "IS", "", "ID", "NUM"))
 _CODED = frozenset(("CE", "CWE", "CNE", "CF"))
@@ -93,7 +93,8 @@ def is_pending(obx: Segment) -> bool:
 
 
 _RANGE = re.compile(
-    r"\s*\(?\[?\s*(?P<low>\d{1,6}(?:[.,]\d{1,4})?)\s*(?:-|–|to|à|a|bis|\.\.)\s*(?P<high>\d{1,6}(?:[.,]\d{1,4})?)\s*\]?\)?\s*[^\d]*\Z", re.ASCII
+    r"\s*\(?\[?\s*(?P<low>\d{1,6}(?:[.,]\d{1,4})?)\s*(?:-|–|to|à|a|bis|\.\.)\s*(?P<high>\d{1,6}(?:[.,]\d{1,4})?)\s*\]?\)?\s*[^\d]*\Z",
+    re.ASCII,
 )
 
 

@@ -97,14 +97,16 @@ def _number(raw: str, comparator: Comparator | None, unit: str) -> Number | Refu
         digits = f"{whole}.{part}"
     value = Decimal(digits)
     whole, _, part = digits.partition(".")
-    point_of_three = points == 1 and not commas and not grouped and len(part) == 3 and len(whole) <= 3 and whole.strip("0") != ""
+    point_of_three = (
+        points == 1 and not commas and not grouped and len(part) == 3 and len(whole) <= 3 and whole.strip("0") != ""
+    )
     return Number(value, Decimal(1).scaleb(-len(part)), comparator, unit, point_of_three)
 
 
 def number_of_json(token: str) -> Number | Refusal:
     """A JSON number token, exactly as it stands in the document; exponents are bounded (``1e99999999`` is refused)."""
     if not _JSON.match(token):
-        if token[:1] in "\"tfn[{":
+        if token[:1] in '"tfn[{':
             return Refusal("value-not-a-number", "not a JSON number")
         return Refusal("value-out-of-bounds", "more digits or a larger exponent than a laboratory writes")
     value = Decimal(token)

@@ -27,7 +27,7 @@ CHARSETS: Final = {
 """MSH-18 (table 0211) and the codec; empty means ASCII (HL7 v2.5, 2.15.9.18)."""
 
 _OURS: Final = "99NEUTROFLAG"
-_VERSIONS: Final = ("2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8", "2.8.1", "2.8.2")
+_VERSIONS: Final = ("2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

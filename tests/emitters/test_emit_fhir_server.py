@@ -1,0 +1,401 @@
+"""The FHIR destination over real sockets: what each answer means, and that a retry never undoes a person."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import httpx2
+import pytest
+
+from emitters.fhir import FhirProfile
+from emitters.fhir_answers import read_json, retry_after
+from emitters.fhir_server import FhirServer, FhirServerSettings
+from emitters.sink import Delivered, Refused, TryAgain
+from engine.prescriber import HttpFault, Prescriber
+from rules.model import AlertFamily, AlertKind, PatientIdentifier, Subject
+
+DELIVERY = "8f0c2b6e7a614c0f9a10"
+
+
+def server(url: str, **settings) -> FhirServer:
+    given = {"name": "ehr", "url": url, "timeout_s": 2.0, "connect_timeout_s": 1.0}
+    return FhirServer(FhirServerSettings(**given | settings))
+
+
+@pytest.fixture
+async def sink(ehr: Prescriber) -> AsyncIterator[FhirServer]:
+    made = server(ehr.url)
+    yield made
+    await made.close()
+
+
+async def send(sink: FhirServer, alert):
+    return await sink.send(alert, DELIVERY)
+
+
+async def test_an_alert_arrives_as_flag_and_task(ehr, sink, make):
+    answer = await send(sink, make.alert())
+    assert isinstance(answer, Delivered)
+    (flag,), (task,) = ehr.flags(), ehr.tasks()
+    assert flag["subject"] == task["for"] == {"reference": "Patient/p1"}
+    assert task["focus"] == {"reference": f"Flag/{flag['id']}"}
+    assert f"Task/{task['id']}" in answer.evidence
+    assert "405660" not in answer.evidence
+
+
+@pytest.mark.parametrize("update_create", [True, False])
+async def test_sending_twice_doubles_nothing(make, update_create):
+    async with Prescriber(update_create=update_create) as ehr:
+        ehr.add_patient(("urn:oid:1.2.3.4.5.6", "405660"))
+        sink = server(ehr.url)
+        for _ in range(3):
+            assert isinstance(await send(sink, make.alert()), Delivered)
+        await sink.close()
+        counts = {kind: len(ehr.fhir.all(kind)) for kind in ("Device", "Flag", "Observation", "Task")}
+        assert counts == {"Device": 1, "Flag": 1, "Observation": 1, "Task": 1}
+        # Without ids of our own a retry may leave a second Provenance; it says the same.
+        assert len(ehr.fhir.all("Provenance")) == (1 if update_create else 3)
+
+
+async def test_a_retry_never_resets_what_a_person_set(ehr, sink, make):
+    await send(sink, make.alert())
+    (task,) = ehr.tasks()
+    ehr.answer(task["id"], "completed", "Dr Hoda")
+    assert isinstance(await send(sink, make.alert()), Delivered)
+    (task,) = ehr.tasks()
+    assert task["status"] == "completed"
+    assert task["note"][0]["authorString"] == "Dr Hoda"
+
+
+async def test_an_answer_lost_after_the_commit_is_made_good_by_the_retry(ehr, sink, make):
+    await send(sink, make.alert(id="warm-up"))
+    ehr.http_faults.append(HttpFault(status=504, applied=True))
+    assert isinstance(await send(sink, make.alert()), TryAgain)
+    (task,) = [one for one in ehr.tasks() if "warm-up" not in one["identifier"][0]["value"]]
+    ehr.answer(task["id"], "accepted", "Dr Hoda")
+    assert isinstance(await send(sink, make.alert()), Delivered)
+    assert [one["status"] for one in ehr.tasks()] == ["requested", "accepted"]
+
+
+async def test_a_revision_keeps_a_persons_status_and_raises_the_priority(ehr, sink, make):
+    await send(sink, make.alert(family=AlertFamily.MILD, level="amber"))
+    (task,) = ehr.tasks()
+    ehr.answer(task["id"], "in-progress", "Dr Hoda")
+    for _ in range(2):
+        assert isinstance(await send(sink, make.later(family=AlertFamily.MILD, level="red")), Delivered)
+    (task,) = ehr.tasks()
+    assert (task["status"], task["priority"]) == ("in-progress", "asap")
+    assert len(task["note"]) == 2
+
+
+async def test_a_revision_after_the_answer_asks_once_more(ehr, sink, make):
+    await send(sink, make.alert())
+    (task,) = ehr.tasks()
+    ehr.answer(task["id"], "completed", "Dr Hoda")
+    for _ in range(2):
+        assert isinstance(await send(sink, make.later()), Delivered)
+    assert sorted(one["status"] for one in ehr.tasks()) == ["completed", "requested"]
+
+
+async def test_an_older_notification_never_overwrites_a_newer_one(ehr, sink, make):
+    await send(sink, make.later(revision=3))
+    before = ehr.flags()
+    assert await send(sink, make.later(revision=2, title="old")) == Delivered("superseded: revision 3 stands")
+    assert ehr.flags() == before
+
+
+async def test_a_person_who_writes_in_between_is_read_again_and_kept(ehr, sink, make):
+    await send(sink, make.alert())
+    (task,) = ehr.tasks()
+    real, calls = ehr.fhir.transaction, []
+
+    def interrupted(bundle):
+        calls.append(bundle)
+        if len(calls) == 1:
+            ehr.answer(task["id"], "accepted", "Dr Hoda")
+        return real(bundle)
+
+    ehr.fhir.transaction = interrupted
+    assert isinstance(await send(sink, make.later()), Delivered)
+    assert len(calls) == 2
+    (task,) = ehr.tasks()
+    assert task["status"] == "accepted"
+
+
+@pytest.mark.parametrize(("reason", "flag", "task"), [
+    ("corrected", "inactive", "cancelled"),
+    ("entered-in-error", "entered-in-error", "entered-in-error"),
+])  # fmt: skip
+async def test_a_withdrawal_takes_flag_and_unanswered_task_back(ehr, sink, make, reason, flag, task):
+    await send(sink, make.alert())
+    for _ in range(2):
+        assert isinstance(await send(sink, make.later(kind=AlertKind.WITHDRAWN, reason=reason)), Delivered)
+    assert [one["status"] for one in ehr.flags()] == [flag]
+    assert [one["status"] for one in ehr.tasks()] == [task]
+
+
+async def test_a_withdrawal_tells_whoever_acted_once(ehr, sink, make):
+    await send(sink, make.alert())
+    (task,) = ehr.tasks()
+    ehr.answer(task["id"], "completed", "Dr Hoda")
+    for _ in range(2):
+        await send(sink, make.later(kind=AlertKind.WITHDRAWN, reason="entered-in-error"))
+    old, new = ehr.tasks()
+    assert old["status"] == "completed"
+    assert new["code"]["coding"][0]["code"] == "REVIEW-DECISION"
+
+
+async def test_many_alerts_at_once_make_one_device_and_lose_none(make):
+    async with Prescriber(update_create=False) as ehr:
+        ehr.add_patient(("urn:oid:1.2.3.4.5.6", "405660"))
+        sink = server(ehr.url)
+        answers = await asyncio.gather(*(send(sink, make.alert(id=f"alert-{n}")) for n in range(40)))
+        await sink.close()
+        assert all(isinstance(answer, Delivered) for answer in answers)
+        assert len(ehr.fhir.all("Device")) == 1
+        assert len(ehr.flags()) == len(ehr.tasks()) == 40
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, Refused), (404, Refused), (405, Refused), (410, Refused), (412, Refused), (422, Refused), (501, Refused),
+        (302, Refused), (401, TryAgain), (403, TryAgain), (408, TryAgain), (409, TryAgain), (425, TryAgain),
+        (429, TryAgain), (500, TryAgain), (502, TryAgain), (503, TryAgain), (504, TryAgain),
+    ],
+)  # fmt: skip
+async def test_each_refusal_has_its_class(ehr, sink, make, status, expected):
+    await send(sink, make.alert(id="warm-up"))
+    secret = {"severity": "error", "code": "invalid", "diagnostics": "PAT-TROIS 405660"}
+    body = json.dumps({"resourceType": "OperationOutcome", "issue": [secret]}).encode()
+    ehr.http_faults.append(HttpFault(status=status, body=body))
+    answer = await send(sink, make.alert())
+    assert type(answer) is expected
+    assert f"HTTP {status} (invalid)" in answer.why
+    assert "PAT-TROIS" not in answer.why
+    assert isinstance(await send(sink, make.alert()), Delivered)
+
+
+async def test_retry_after_is_honoured_and_bounded(ehr, sink, make):
+    await send(sink, make.alert())
+    ehr.http_faults.append(HttpFault(status=429, headers={"retry-after": "17"}))
+    assert await send(sink, make.alert()) == TryAgain("HTTP 429", after_s=17.0)
+    assert retry_after({"retry-after": "99999999"}) == 3600
+    dated = {"retry-after": "Sun, 22 Nov 2026 10:00:30 GMT", "date": "Sun, 22 Nov 2026 10:00:00 GMT"}
+    assert retry_after(dated) == 30
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
+
+
+async def test_lost_credentials_hold_the_alert_and_pause_the_destination(ehr, sink, make):
+    await send(sink, make.alert())
+    ehr.http_faults.append(HttpFault(status=401))
+    assert await send(sink, make.alert()) == TryAgain("HTTP 401", after_s=60.0, down=True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"<html>", b"[]", b'{"resourceType":"Bundle","type":"transaction-response","entry":[]}',
+        b'{"resourceType":"OperationOutcome"}', b'{"resourceType":"Bundle","type":"transaction-response"}',
+        b'{"resourceType":"Bundle","type":"transaction-response","entry":[1,2,3,4,5]}', b"\xff\xfe",
+        b'{"a":1e99999999}', b"[" * 100_000,
+    ],
+)  # fmt: skip
+async def test_a_200_that_does_not_say_so_of_every_entry_is_no_delivery(ehr, sink, make, body):
+    await send(sink, make.alert())
+    ehr.http_faults.append(HttpFault(status=200, body=body))
+    answer = await send(sink, make.alert())
+    assert isinstance(answer, TryAgain)
+    assert "ambiguous" in answer.why
+
+
+async def test_an_entry_that_failed_within_a_200_is_no_delivery(ehr, sink, make):
+    await send(sink, make.alert())
+    rows = [{"response": {"status": "200 OK"}}] * 4 + [{"response": {"status": "422 Unprocessable"}}]
+    body = json.dumps({"resourceType": "Bundle", "type": "transaction-response", "entry": rows}).encode()
+    ehr.http_faults.append(HttpFault(status=200, body=body))
+    assert isinstance(await send(sink, make.alert()), Refused)
+
+
+async def test_half_a_body_and_a_late_answer_are_ambiguous(ehr, make):
+    sink = server(ehr.url, timeout_s=0.3, connect_timeout_s=0.2)
+    await send(sink, make.alert())
+    ehr.http_faults.append(HttpFault(status=200, cut=True))
+    assert isinstance(await send(sink, make.alert()), TryAgain)
+    ehr.http_faults.append(HttpFault(status=200, delay_s=1.0, applied=True))
+    assert await send(sink, make.alert()) == TryAgain("no answer in time: ambiguous")
+    await sink.close()
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{", b"\x00" * 99]
+)
+async def test_something_that_is_not_a_server_is_tried_again(make, raw):
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(raw)
+        writer.close()
+
+    listener = await asyncio.start_server(answer, "127.0.0.1", 0)
+    sink = server(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/fhir")
+    assert isinstance(await send(sink, make.alert()), TryAgain)
+    await sink.close()
+    listener.close()
+
+
+async def test_a_server_that_drips_its_answer_is_left(make):
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
+        try:
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        except ConnectionError:
+            writer.close()
+
+    listener = await asyncio.start_server(drip, "127.0.0.1", 0)
+    sink = server(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/fhir", timeout_s=0.2, connect_timeout_s=0.2)
+    assert await send(sink, make.alert()) == TryAgain("no answer in time: ambiguous")
+    await sink.close()
+    listener.close()
+
+
+async def test_a_destination_that_goes_down_and_comes_back(ehr, sink, make):
+    assert isinstance(await send(sink, make.alert()), Delivered)
+    await ehr.down()
+    answer = await send(sink, make.later())
+    assert isinstance(answer, TryAgain)
+    assert answer.down
+    await ehr.up()
+    assert isinstance(await send(sink, make.later()), Delivered)
+
+
+async def test_a_server_that_was_down_at_the_start_is_asked_again(make):
+    ehr = Prescriber()
+    await ehr.up()
+    ehr.add_patient(("urn:oid:1.2.3.4.5.6", "405660"))
+    await ehr.down()
+    sink = server(ehr.url)
+    assert isinstance(await send(sink, make.alert()), TryAgain)
+    await ehr.up()
+    assert isinstance(await send(sink, make.alert()), Delivered)
+    await sink.close()
+    await ehr.down()
+
+
+@pytest.mark.parametrize("version", ["5.0.0", "3.0.2", None])
+async def test_another_fhir_is_refused(ehr, sink, make, version):
+    ehr.fhir_version = version
+    answer = await send(sink, make.alert())
+    assert isinstance(answer, Refused)
+    assert answer.code == "fhir-version"
+
+
+async def test_a_patient_nobody_or_several_carry_is_a_dead_letter(ehr, sink, make):
+    unknown = replace(make.alert().subject, identifiers=(PatientIdentifier("999", "urn:oid:1.2.3.4.5.6"),))
+    assert (await send(sink, make.alert(subject=unknown))).code == "patient-not-found"
+    ehr.add_patient(("urn:oid:1.2.3.4.5.6", "405660"), id_="p2")
+    assert (await send(sink, make.alert())).code == "patient-ambiguous"
+    assert ehr.flags() == []
+
+
+async def test_a_merged_duplicate_does_not_make_a_patient_ambiguous(ehr, sink, make):
+    link = [{"other": {"reference": "Patient/p1"}, "type": "replaced-by"}]
+    ehr.add_patient(("urn:oid:1.2.3.4.5.6", "405660"), id_="p2", link=link)
+    assert isinstance(await send(sink, make.alert()), Delivered)
+    assert ehr.flags()[0]["subject"] == {"reference": "Patient/p1"}
+
+
+async def test_a_server_that_ignores_the_search_cannot_choose_the_patient(ehr, sink, make):
+    ehr.fhir.search = lambda kind, _: list(ehr.fhir.held[kind].values())
+    ehr.add_patient(("urn:oid:9.9", "1"), id_="other")
+    assert isinstance(await send(sink, make.alert()), Delivered)
+    assert ehr.flags()[0]["subject"] == {"reference": "Patient/p1"}
+
+
+async def test_an_insured_persons_number_finds_no_patient(ehr, sink, make):
+    parent = PatientIdentifier("279035121518989", "urn:oid:1.2.250.1.213.1.4.8", "NH")
+    ehr.add_patient((parent.authority, parent.value), id_="parent")
+    alone = Subject(register_id="r", identifiers=(parent,))
+    assert (await send(sink, make.alert(subject=alone))).code == "patient-not-found"
+
+
+async def test_a_bare_namespace_is_searched_only_by_the_sites_map(ehr, make):
+    subject = Subject(register_id="r", identifiers=(PatientIdentifier("405660", "CHX", "PI"),))
+    plain = server(ehr.url)
+    assert (await send(plain, make.alert(subject=subject))).code == "patient-not-found"
+    mapped = server(ehr.url, patient_systems={"CHX": "urn:oid:1.2.3.4.5.6"}, search_by_post=True)
+    assert isinstance(await send(mapped, make.alert(subject=subject)), Delivered)
+    await plain.close()
+    await mapped.close()
+
+
+async def test_the_patient_is_looked_up_once(ehr, sink, make):
+    for n in range(5):
+        await send(sink, make.alert(id=f"a{n}"))
+    assert ehr.requests["GET"] == 2  # metadata, patient
+
+
+async def test_a_review_for_nobody_arrives(ehr, sink, make):
+    assert isinstance(await send(sink, make.review(subject=Subject(register_id=""))), Delivered)
+    (task,) = ehr.tasks()
+    assert "for" not in task
+    assert ehr.flags() == []
+
+
+async def test_credentials_are_asked_for_each_time(ehr, make):
+    seen = []
+
+    async def token() -> str:
+        seen.append(1)
+        return f"Bearer {len(seen)}"
+
+    sink = server(ehr.url, authorization=token, profile=FhirProfile(owner="Organization/w"))
+    assert isinstance(await send(sink, make.alert()), Delivered)
+    assert len(seen) == 4
+    await sink.close()
+
+
+async def test_cancelling_a_send_leaves_the_destination_usable(ehr, sink, make):
+    await send(sink, make.alert())
+    ehr.http_faults.append(HttpFault(delay_s=5))
+    sending = asyncio.create_task(send(sink, make.later()))
+    await asyncio.sleep(0.1)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert isinstance(await send(sink, make.later(revision=3)), Delivered)
+
+
+def test_json_is_read_with_exact_numbers_or_not_at_all():
+    assert str(read_json(b'{"v":0.840}')["v"]) == "0.840"
+    assert read_json(b'{"v":1e99999999}') is None
+    assert read_json(b'{"v":NaN}') is None
+    assert read_json(b"[1]") is None
+
+
+async def test_the_simulated_server_is_strict_enough_to_contradict_us(ehr):
+    async with httpx2.AsyncClient(base_url=ehr.url + "/") as client:
+        put = await client.put("Task/t", json={"resourceType": "Task", "status": "requested"})
+        assert (put.status_code, put.headers["etag"]) == (201, 'W/"1"')
+        stale = await client.put("Task/t", json={"resourceType": "Task"}, headers={"if-match": 'W/"9"'})
+        assert stale.status_code == 412
+        assert (await client.get("Task/none")).json()["resourceType"] == "OperationOutcome"
+        dangling = {"fullUrl": "urn:uuid:1", "resource": {"resourceType": "Task", "focus": {"reference": "urn:uuid:2"}},
+                    "request": {"method": "POST", "url": "Task"}}  # fmt: skip
+        good = {
+            "fullUrl": "urn:uuid:3",
+            "resource": {"resourceType": "Flag"},
+            "request": {"method": "POST", "url": "Flag"},
+        }
+        answer = await client.post(
+            ehr.url, json={"resourceType": "Bundle", "type": "transaction", "entry": [good, dangling]}
+        )
+        assert answer.status_code == 400
+        assert ehr.flags() == []

@@ -118,7 +118,9 @@ ACTIONS: dict[str, dict[str, Wording]] = {
         "en": Wording("Do not start clozapine", "Do not start or restart clozapine on this count."),
     },
     "OBTAIN_ANC_BEFORE_START": {
-        "fr": Wording("PNN à obtenir avant l'instauration", "Obtenir une numération des PNN valide avant la première prise."),
+        "fr": Wording(
+            "PNN à obtenir avant l'instauration", "Obtenir une numération des PNN valide avant la première prise."
+        ),
         "en": Wording("ANC needed before the start", "Obtain a valid neutrophil count before the first dose."),
     },
     "DO_NOT_REEXPOSE": {
@@ -182,9 +184,7 @@ ACTIONS: dict[str, dict[str, Wording]] = {
             "ARRÊT IMMÉDIAT de la clozapine",
             "Arrêter immédiatement la clozapine ; contrôle quotidien. Demander un avis hématologique.",
         ),
-        "en": Wording(
-            "STOP clozapine at once", "Stop clozapine immediately; daily counts. Seek haematology advice."
-        ),
+        "en": Wording("STOP clozapine at once", "Stop clozapine immediately; daily counts. Seek haematology advice."),
     },
     "INTERRUPT_DAILY_HAEMATOLOGY_CONSULT": {
         "fr": Wording(

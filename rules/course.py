@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from decimal import Decimal
 
 from rules.model import LabResult, Population, PriorNeutropenia, TreatmentCourse
 from rules.protocol import InterruptionRule, MonitoringProtocol
@@ -158,8 +159,7 @@ def chart_of(
         counts = counts[:-1]
     population = population_on(course, as_of)
     treated = _under_treatment(course, counts)
-    mild_or_lower = [c.on for c in treated if not _surely_normal(protocol, population, c)]
-    first_neutropenia = mild_or_lower[0] if mild_or_lower else None
+    first_neutropenia = _first_neutropenia(protocol, population, treated)
     gaps, clocks, open_since = _gaps(protocol, course, as_of, first_neutropenia)
     stop = _stop(protocol, course, treated, gaps, as_of, open_since)
     if course.start is None or as_of < course.start or (as_of == course.start and stop is None):
@@ -167,7 +167,18 @@ def chart_of(
     else:
         place = Place.UNDER if stop is None else Place.AFTER
     return Chart(
-        protocol, course, as_of, population, counts, treated, record.doubtful, first_neutropenia, gaps, clocks, stop, place
+        protocol,
+        course,
+        as_of,
+        population,
+        counts,
+        treated,
+        record.doubtful,
+        first_neutropenia,
+        gaps,
+        clocks,
+        stop,
+        place,
     )
 
 
@@ -195,8 +206,38 @@ def _restarted(gap: Gap) -> date:
     return gap.restart
 
 
-def _surely_normal(protocol: MonitoringProtocol, population: Population, count: Count) -> bool:
-    return band(protocol, population, count).kind == "normal"
+def _lowest(treated: tuple[Count, ...]) -> Count | None:
+    """A count no higher than any other: what it clears, all clear."""
+    if not treated:
+        return None
+    return min(treated, key=_per_mm3)._replace(just_below=any(count.just_below for count in treated))
+
+
+def _per_mm3(count: Count) -> Decimal:
+    return count.per_mm3
+
+
+def _first_neutropenia(protocol: MonitoringProtocol, population: Population, treated: tuple[Count, ...]) -> date | None:
+    lowest = _lowest(treated)
+    if lowest is None or band(protocol, population, lowest).kind == "normal":
+        return None
+    return next((c.on for c in treated if band(protocol, population, c).kind != "normal"), None)
+
+
+def _stop_counts(protocol: MonitoringProtocol, course: TreatmentCourse, treated: tuple[Count, ...]) -> list[Count]:
+    """Counts of this treatment below the stop threshold of their own day: a later record of benign ethnic neutropenia
+    lifts no stop (N-7)."""
+    lowest = _lowest(treated)
+    if lowest is None or not protocol.after_stop.permanent:
+        return []
+    if band(protocol, Population.GENERAL, lowest).kind != "stop":
+        return []
+    return [
+        c
+        for c in treated
+        if (course.start is None or c.on > course.start)
+        and band(protocol, population_on(course, c.on), c).kind == "stop"
+    ]
 
 
 def _under_treatment(course: TreatmentCourse, counts: tuple[Count, ...]) -> tuple[Count, ...]:
@@ -303,15 +344,7 @@ def _stop(
         recorded = None
     if recorded is not None and not recorded.reason.haematological and any(g.restart > recorded.on for g in gaps):
         recorded = None  # B-23: a recorded restart ends a stop for another reason.
-    # The thresholds are those of the day of the count: a later record of benign ethnic neutropenia lifts no stop (N-7).
-    low = [
-        c
-        for c in treated
-        if (course.start is None or c.on > course.start)
-        and band(protocol, population_on(course, c.on), c).kind == "stop"
-    ]
-    if not protocol.after_stop.permanent:
-        low = []
+    low = _stop_counts(protocol, course, treated)
     sure = next((c.on for c in low if c.absolute), None)
     if recorded is not None:
         haematological = recorded.reason.haematological or bool(low)

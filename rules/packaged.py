@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import resources
@@ -34,7 +35,7 @@ def find_protocol(name: str, choices: Mapping[str, Choice] | None = None) -> Mon
 def check_together(protocols: Iterable[MonitoringProtocol]) -> tuple[MonitoringProtocol, ...]:
     """Refuse two protocols of one id with overlapping dates, or one name for two. Sorted by id and date."""
     ordered = tuple(sorted(protocols, key=lambda p: (p.id, p.effective_from)))
-    for earlier, later in zip(ordered, ordered[1:], strict=False):
+    for earlier, later in itertools.pairwise(ordered):
         if earlier.id == later.id and (
             earlier.effective_until is None or earlier.effective_until >= later.effective_from
         ):

@@ -7,6 +7,7 @@ overlap, an interval without a unit, a reading that is named and absent or prese
 from __future__ import annotations
 
 import enum
+import itertools
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -45,10 +46,6 @@ _E = TypeVar("_E", bound=enum.StrEnum)
 _T = TypeVar("_T")
 _KINDS: dict[str, RangeKind] = {"stop": "stop", "mild": "mild", "normal": "normal"}
 _MISSING = object()
-# Conventions of evaluation, or of what the store does: readings that no single rule of the file can name.
-_GENERAL_READINGS = frozenset(
-    ("A-22 A-23 A-25 B-25 B-27 B-30 N-7 N-8 N-9 N-10 N-11").split()  # noqa: SIM905 - a list to read, not to parse
-)
 
 
 class _Entry:
@@ -159,7 +156,9 @@ class _File:
         self.readings = _readings(root, choices)
         self.switches = {reading.key: reading.choice for reading in self.readings if reading.key}
         self.known = {reading.id for reading in self.readings}
-        self.named: set[str] = set(_GENERAL_READINGS)
+        self.named: set[str] = set()
+        # Readings of the evaluation as a whole, which no single rule of the file can name.
+        self.conventions = self.reading_ids(root, "conventions")
 
     def cite(self, entry: _Entry) -> Citation:
         if "cite" not in entry.table:
@@ -315,10 +314,12 @@ def _bands(population: Population, ranges: tuple[Range, ...]) -> tuple[Range, ..
     if not bands or bands[0].low != 0 or not bands[0].low_closed:
         raise ProtocolError(f"range {population}", "no range begins at zero")
     order = ("stop", "mild", "normal")
-    for lower, upper in zip(bands, bands[1:], strict=False):
+    for lower, upper in itertools.pairwise(bands):
         where = f"range {lower.id}/{population} and {upper.id}/{population}"
-        if lower.high is None or lower.high > upper.low or (
-            lower.high == upper.low and lower.high_closed and upper.low_closed
+        if (
+            lower.high is None
+            or lower.high > upper.low
+            or (lower.high == upper.low and lower.high_closed and upper.low_closed)
         ):
             raise ProtocolError(where, f"overlap at {upper.low}")
         if lower.high < upper.low or not (lower.high_closed or upper.low_closed):
@@ -371,7 +372,7 @@ def _phases(file: _File, root: _Entry) -> tuple[Phase, ...]:
         entry.close()
     if phases[0].since.count != 0 or phases[0].without_neutropenia:
         raise ProtocolError(f"phase {phases[0].id}", "the first phase must hold for everyone from day 0")
-    for earlier, later in zip(phases, phases[1:], strict=False):
+    for earlier, later in itertools.pairwise(phases):
         if rough_days(later.since) <= rough_days(earlier.since):
             raise ProtocolError(f"phase {later.id}", f"must begin after {earlier.id}")
     return tuple(phases)
@@ -489,5 +490,3 @@ def _risk(file: _File, e: _Entry) -> RiskRule:
 
 def _not_encoded(file: _File, e: _Entry) -> NotEncoded:
     return _one(e, lambda e: NotEncoded(e.text("what"), e.text("why"), file.cite(e) if "cite" in e.table else None))
-
-

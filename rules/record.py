@@ -12,7 +12,7 @@ from datetime import date
 from decimal import Decimal
 from typing import NamedTuple
 
-from rules.model import AbsoluteNeutrophilCount, LabResult, Population, ResultStatus, Trust, TreatmentCourse
+from rules.model import AbsoluteNeutrophilCount, LabResult, Population, ResultStatus, TreatmentCourse, Trust
 from rules.protocol import MonitoringProtocol, Range, band_of
 
 __all__ = ["Count", "Record", "count_of", "is_provisional", "population_on", "read_record"]

@@ -6,9 +6,11 @@ Days are dates; ``day 0`` is the day of the first dose. Intervals are maxima (A-
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 
 from rules.course import Chart, Place, Window, chart_at, open_chart
 from rules.model import AlertLevel, LabResult, TreatmentCourse
@@ -115,7 +117,7 @@ def _settled(chart: Chart, count: Count) -> bool:
     episode.reverse()
     settled = False
     keeps = 100 - protocol.after_mild.fall_percent
-    for before, after in zip(episode, episode[1:], strict=False):
+    for before, after in itertools.pairwise(episode):
         if (after.per_mm3, not after.just_below) >= (before.per_mm3, not before.just_below):
             settled = True
         elif after.per_mm3 * 100 < before.per_mm3 * keeps:
@@ -140,12 +142,12 @@ def valid_baseline(chart: Chart, start: date) -> bool:
     last = chart.counts[-1]
     rule = chart.protocol.initiation_of(chart.population)
     fresh = due_after(last.on, chart.protocol.baseline.valid_for) >= start
-    return fresh and meets(last, rule.at_least) and last.absolute
+    return fresh and meets(last, rule.at_least)
 
 
-def meets(count: Count, at_least: object) -> bool:
+def meets(count: Count, at_least: Decimal) -> bool:
     """Whether the count is at or above a threshold; "<x" is not at x (A-22)."""
-    return count.per_mm3 > at_least or (count.per_mm3 == at_least and not count.just_below)  # type: ignore[operator,no-any-return]
+    return count.per_mm3 > at_least or (count.per_mm3 == at_least and not count.just_below)
 
 
 def _due_under(chart: Chart) -> Due:
@@ -165,11 +167,19 @@ def _due_under(chart: Chart) -> Due:
         recheck = since_restart.restart if recheck is None else min(recheck, since_restart.restart)
         window_interval = since_restart.rule.interval if since_restart.rule else None
         if window_interval is not None and due_after(since_restart.restart, window_interval) < next_due:
-            next_due, interval, why = due_after(since_restart.restart, window_interval), window_interval, Why.AFTER_RESTART
+            next_due, interval, why = (
+                due_after(since_restart.restart, window_interval),
+                window_interval,
+                Why.AFTER_RESTART,
+            )
     elif since_restart is not None and last is not None and last.on < since_restart.restart and since_restart.rule:
         window_interval = since_restart.rule.interval
         if window_interval is not None and due_after(since_restart.restart, window_interval) < next_due:
-            next_due, interval, why = due_after(since_restart.restart, window_interval), window_interval, Why.AFTER_RESTART
+            next_due, interval, why = (
+                due_after(since_restart.restart, window_interval),
+                window_interval,
+                Why.AFTER_RESTART,
+            )
     return _late(chart, next_due, interval, _with_doubt(chart, last, recheck), why)
 
 
@@ -220,5 +230,3 @@ def _late(chart: Chart, next_due: date, interval: Span, recheck: date | None, wh
     tolerance = rule.late_after_weekly if on_recheck or weekly else rule.late_after
     level = rule.late_alert if late > tolerance.days else rule.alert
     return Due(next_due, recheck, level, counted_from, late, why)
-
-

@@ -1,0 +1,408 @@
+"""The verdict on one neutrophil count, or on its absence, for one patient on one day (clinical.md 1.6).
+
+Pure: what is not in the arguments does not exist. Doubt may raise a verdict and never lowers one (promise 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from typing import assert_never
+
+from rules.absent import infection_pending, judge_absence
+from rules.course import Chart, Place, chart_of
+from rules.model import AlertFamily, AlertLevel, Assessment, CourseState, LabResult, TreatmentCourse, Unassessable
+from rules.protocol import Grounds, InterruptionRule, MonitoringProtocol, Range
+from rules.record import Count, band, count_of, is_provisional, read_record, worse
+from rules.schedule import FollowUp, follow_up, meets, phase_of
+from rules.span import anniversary, due_after
+from rules.verdict import contraindicated, count_remarks, earliest, highest, merged, risk_applies, risk_remarks, verdict
+
+__all__ = ["assess"]
+
+
+def assess(
+    protocol: MonitoringProtocol,
+    course: TreatmentCourse,
+    history: Sequence[LabResult],
+    result: LabResult | None,
+    as_of: date,
+) -> Assessment | Unassessable:
+    """Judge ``result`` (None: no count came) of the day ``as_of`` against the patient's course and other results.
+
+    ``as_of`` is the day of evaluation; for a result the local day of its collection. ``history`` holds other results in
+    any order; later, withdrawn and superseded ones are not used, provisional ones only to raise.
+    """
+    if result is not None and (problem := _problem(result)) is not None:
+        return problem
+    record = read_record(history, as_of, result)
+    if result is None:
+        chart = chart_of(protocol, course, record, as_of, before_only=False)
+        return _silenced(judge_absence(chart))
+    assert result.anc is not None  # noqa: S101 - _problem
+    own = count_of(result.anc, as_of)
+    chart = chart_of(protocol, course, record, as_of, before_only=True)
+    if is_provisional(result) or _upper_limit_only(chart, own):
+        without = chart_of(protocol, course, record, as_of, before_only=False)
+        found = _doubtful(judge_absence(without), _judge(chart, own, result), own)
+    else:
+        same_day = [c for c in record.counts[-1:] if c.on == as_of]
+        count = worse(same_day[0], own) if same_day else own
+        found = _judge(chart, count, result if count is own else None)
+        if same_day:
+            found = merged(found, remarks=("several-counts",), readings=("A-23",))
+    return _silenced(_with_ban(chart, found), course)
+
+
+def _problem(result: LabResult) -> Unassessable | None:
+    if result.status.withdrawn:
+        return Unassessable("withdrawn", f"the laboratory has taken this result back ({result.status})", result.where)
+    if result.anc is None:
+        return Unassessable("no-value", "the result holds no neutrophil count", result.where)
+    values = [result.anc.per_mm3, *([result.anc.lower_bound] if result.anc.lower_bound is not None else [])]
+    if not all(value.is_finite() and value >= 0 for value in values):
+        return Unassessable("impossible-value", f"{result.anc.per_mm3} is not a cell count", result.where)
+    return None
+
+
+def _silenced(found: Assessment, course: TreatmentCourse | None = None) -> Assessment:
+    """B-30: death silences; the verdict stays readable."""
+    if course is not None and course.state is CourseState.DECEASED:
+        return merged(replace(found, alert=AlertLevel.NONE, next_due=None, recommended_recheck_by=None), ("deceased",))
+    return found
+
+
+def _with_ban(chart: Chart, found: Assessment) -> Assessment:
+    """R5 on file is a remark on every later verdict, not a category that hides the others."""
+    banned = chart.banned_before or (chart.stop is not None and chart.stop.banned)
+    if (banned or found.no_reexposure) and "no-reexposure" not in found.remarks:
+        return merged(replace(found, no_reexposure=True), ("no-reexposure",))
+    return found
+
+
+def _upper_limit_only(chart: Chart, count: Count) -> bool:
+    """N-8: "<x" far above every threshold says nothing that could reassure."""
+    return count.just_below and band(chart.protocol, chart.population, count).kind == "normal"
+
+
+def _doubtful(without: Assessment, found: Assessment, count: Count) -> Assessment:
+    """Promise 3: the count raises what would hold without it, or changes nothing but the record that it came."""
+    remarks = ("provisional",)
+    if found.alert.rank >= AlertLevel.AMBER.rank and found.alert.rank >= without.alert.rank:
+        raised = replace(
+            found,
+            provisional=True,
+            no_reexposure=without.no_reexposure,
+            next_due=earliest(found.next_due, without.next_due),
+            recommended_recheck_by=earliest(found.recommended_recheck_by, without.recommended_recheck_by),
+        )
+        return merged(raised, remarks, ("B-25",))
+    kept = replace(without, provisional=True, category=found.category, explanation=found.explanation)
+    return merged(kept, (*found.remarks, *remarks), ("B-25",))
+
+
+def _judge(chart: Chart, count: Count, result: LabResult | None) -> Assessment:
+    match chart.place:
+        case Place.BEFORE:
+            found = _before_start(chart, count)
+        case Place.UNDER:
+            found = _under_treatment(chart, count)
+        case Place.AFTER:
+            found = _after_stop(chart, count)
+        case _:
+            assert_never(chart.place)
+    return count_remarks(chart, count, result, found)
+
+
+def _before_start(chart: Chart, count: Count) -> Assessment:
+    rule = chart.protocol.initiation_of(chart.population)
+    start = chart.course.start
+    if chart.banned_before:
+        return contraindicated(chart, count)
+    low_before = any(band(chart.protocol, chart.population, c).kind != "normal" for c in chart.counts)
+    remarks = ("earlier-low-count",) if low_before else ()
+    if not meets(count, rule.at_least):
+        return _below_initiation(chart, count, remarks)
+    if start is not None and due_after(chart.as_of, chart.protocol.baseline.valid_for) < start:
+        baseline = chart.protocol.baseline
+        return verdict(
+            chart,
+            count,
+            "eligible",
+            baseline.obtain_action,
+            baseline.alert_when_planned,
+            (rule.grounds,),
+            readings=baseline.readings,
+            next_due=start,
+            family=AlertFamily.START,
+            episode_on=start,
+            provisional=True,
+            remarks=(*remarks, "baseline-too-old"),
+            threshold=rule.at_least,
+        )
+    first = chart.protocol.phases[0]
+    grounds: tuple[Grounds, ...] = (rule.grounds,) if start is None else (rule.grounds, first.grounds)
+    return verdict(
+        chart,
+        count,
+        "eligible",
+        rule.action,
+        AlertLevel.NONE,
+        grounds,
+        next_due=None if start is None else due_after(start, first.interval),
+        family=AlertFamily.START,
+        episode_on=chart.as_of,
+        remarks=remarks,
+        threshold=rule.at_least,
+    )
+
+
+def _below_initiation(chart: Chart, count: Count, remarks: tuple[str, ...] = ()) -> Assessment:
+    rule = chart.protocol.initiation_of(chart.population)
+    return verdict(
+        chart,
+        count,
+        "below_initiation_threshold",
+        rule.refused_action,
+        rule.refused_alert,
+        (rule.grounds,),
+        family=AlertFamily.START,
+        episode_on=chart.as_of,
+        remarks=remarks,
+        threshold=rule.at_least,
+    )
+
+
+def _under_treatment(chart: Chart, count: Count) -> Assessment:
+    found = band(chart.protocol, chart.population, count)
+    if found.kind == "stop":
+        return _stop_now(chart, count, found)
+    if chart.banned_before:
+        return contraindicated(chart, count)
+    gap = chart.restart
+    # B-21: on the day of a restart as a new patient the count is a pre-dose count.
+    if gap is not None and gap.rule is not None and gap.rule.initiation_threshold and gap.restart == chart.as_of:
+        rule = chart.protocol.initiation_of(chart.population)
+        if not meets(count, rule.at_least):
+            return merged(_below_initiation(chart, count), (), gap.rule.grounds.readings)
+    return _continue(chart, count, found)
+
+
+def _stop_now(chart: Chart, count: Count, found: Range) -> Assessment:
+    rule = chart.protocol.after_stop
+    signs = infection_pending(chart)
+    alert = highest(found.alert, chart.protocol.infection.stop_alert) if signs else found.alert
+    grounds = [found.grounds, rule.follow_up]
+    return verdict(
+        chart,
+        count,
+        found.id,
+        found.action,
+        alert,
+        (*grounds, chart.protocol.infection.grounds) if signs else tuple(grounds),
+        readings=("A-11",),
+        next_due=due_after(chart.as_of, rule.interval),
+        recheck_by=due_after(chart.as_of, rule.recheck),
+        family=AlertFamily.STOP,
+        episode_on=chart.stop.episode_on if chart.stop is not None else chart.as_of,
+        no_reexposure=rule.permanent and count.absolute,
+        threshold=_stop_threshold(chart),
+        remarks=() if count.absolute else ("ban-unconfirmed",),
+    )
+
+
+def _stop_threshold(chart: Chart) -> object:
+    return next(r.low for r in chart.protocol.bands_of(chart.population) if r.kind != "stop")
+
+
+def _continue(chart: Chart, count: Count, found: Range) -> Assessment:
+    protocol = chart.protocol
+    asked = follow_up(chart, count)
+    mild = found.kind == "mild"
+    history = mild or chart.has_neutropenia
+    signs = infection_pending(chart)
+    gap = chart.restart
+    first_since = gap is not None and not any(c.on >= gap.restart for c in chart.treated_counts[-1:])
+    resumed = gap.rule if gap is not None and gap.rule is not None and gap.rule.window is None and first_since else None
+    action, grounds = _action(chart, found, asked, resumed, history=history)
+    remarks: list[str] = []
+    levels = [AlertLevel.NONE]
+    family, episode = AlertFamily.SCHEDULE, _phase_began(chart, asked)
+    readings: list[str] = []
+    if asked.window is not None:
+        family, episode = AlertFamily.SCHEDULE, asked.window.restart
+    if resumed is not None and gap is not None:
+        episode = gap.restart
+    if mild:
+        family, episode = AlertFamily.MILD, _episode_began(chart)
+        calm = not asked.opens_or_falls and asked.window is None
+        levels.append(protocol.after_mild.stable_alert if calm else protocol.after_mild.new_alert)
+    else:
+        if (
+            first_since
+            and gap is not None
+            and gap.rule is not None
+            and (asked.window is not None or resumed is not None)
+        ):
+            levels.append(gap.rule.alert)
+        if asked.window is None and _phase_changes(chart, asked, history=history):
+            levels.append(AlertLevel.INFO)
+            readings += ["B-1", "N-10"]
+    if _dose_question(chart):
+        levels.append(protocol.gaps.dose_question_alert)
+        remarks.append("dose-question")
+        readings += list(protocol.gaps.readings)
+    if risk_applies(chart):
+        levels.append(protocol.risk.alert)
+        grounds = (*grounds, protocol.risk.grounds)
+    remarks += risk_remarks(chart)
+    if signs:
+        levels.append(protocol.infection.mild_alert if mild else protocol.infection.normal_alert)
+        grounds = (*grounds, protocol.infection.grounds)
+        if not mild:
+            family, episode = AlertFamily.OVERDUE, chart.course.infection_signs_on or chart.as_of
+    if chart.past_unknown:
+        readings += list(protocol.unknown_past.readings)
+    if gap is not None and gap.summed:
+        readings += list(protocol.gaps.sum_readings)
+    if asked.window is not None and asked.window.rule.retitrate:
+        remarks.append("retitrate")
+    return verdict(
+        chart,
+        count,
+        found.id,
+        action,
+        highest(*levels),
+        grounds,
+        readings=tuple(readings),
+        next_due=asked.next_due,
+        recheck_by=asked.recheck_by,
+        weekly_until=asked.window.until if asked.window is not None else None,
+        retitrate=asked.window is not None and asked.window.rule.retitrate,
+        family=family,
+        episode_on=episode,
+        threshold=found.high if mild else None,
+        remarks=tuple(remarks),
+        interval=asked.interval,
+    )
+
+
+def _action(
+    chart: Chart, found: Range, asked: FollowUp, resumed: InterruptionRule | None, *, history: bool
+) -> tuple[str, tuple[Grounds, ...]]:
+    """A window speaks before the history (B-7, B-8), the history before the phase (R4)."""
+    mild = chart.protocol.after_mild
+    own = (found.grounds,) if found.kind == "mild" else ()
+    if asked.window is not None:
+        after = (mild.grounds,) if history else ()
+        return asked.window.rule.action, (*own, asked.window.rule.grounds, *after)
+    if resumed is not None and found.kind == "normal":
+        return resumed.action, (resumed.grounds, asked.phase.grounds)
+    if history:
+        weekly = asked.interval != mild.interval
+        return (mild.action_while_weekly if weekly else mild.action), (*own, mild.grounds, asked.phase.grounds)
+    return found.action, (asked.phase.grounds,)
+
+
+def _phase_changes(chart: Chart, asked: FollowUp, *, history: bool) -> bool:
+    """B-1: the first count on or after a change of phase. With no earlier count, within an interval of it (N-10)."""
+    phases = chart.protocol.phases
+    number = phases.index(asked.phase)
+    if number == 0:
+        return False
+    if chart.counts:
+        before = chart.counts[-1].on
+    else:
+        before = max(
+            chart.as_of - (due_after(chart.as_of, phases[number - 1].interval) - chart.as_of), chart.clock.start
+        )
+    return phases.index(phase_of(chart, before, neutropenia=history)) < number
+
+
+def _phase_began(chart: Chart, asked: FollowUp) -> date:
+    return anniversary(chart.clock.start, asked.phase.since, chart.clock.lost_days)
+
+
+def _episode_began(chart: Chart) -> date:
+    """The first of the unbroken row of mild counts that ends with today's (B-10)."""
+    began = chart.as_of
+    for earlier in reversed(chart.treated_counts):
+        if band(chart.protocol, chart.population, earlier).kind != "mild":
+            break
+        began = earlier.on
+    return began
+
+
+def _dose_question(chart: Chart) -> bool:
+    """B-6: a gap of more than two days puts the dose in question for everyone, on the first count after it."""
+    if not chart.gaps:
+        return False
+    gap = chart.gaps[-1]
+    first = not any(c.on >= gap.restart for c in chart.treated_counts[-1:])
+    return first and gap.length > chart.protocol.gaps.dose_question_over.length
+
+
+def _after_stop(chart: Chart, count: Count) -> Assessment:
+    rule = chart.protocol.after_stop
+    stop = chart.stop
+    assert stop is not None  # noqa: S101 - Place.AFTER
+    found = band(chart.protocol, chart.population, count)
+    low = found.kind == "stop"
+    if low and stop.recorded and stop.on == chart.as_of:
+        return _stop_now(chart, count, found)  # the count of the day of the stop is what it was stopped for
+    over = chart.as_of >= due_after(stop.on, rule.period)
+    grounds: tuple[Grounds, ...] = (rule.follow_up,)
+    readings, remarks = rule.other_readings, []
+    next_due, recheck, weekly_until = due_after(chart.as_of, rule.interval), None, None
+    family, episode = AlertFamily.SCHEDULE, stop.on
+    if low:
+        recheck = due_after(chart.as_of, rule.recheck)
+    if stop.haematological:
+        grounds, readings, family, episode = (
+            (rule.stop, rule.follow_up),
+            rule.recovery_readings,
+            AlertFamily.STOP,
+            stop.episode_on,
+        )
+        ended = over and meets(count, rule.recovery(chart.population))
+        if ended:
+            action = rule.complete_banned_action if stop.banned else rule.complete_action
+        else:
+            action = rule.banned_action if stop.banned else rule.action
+        alert = found.alert if low else rule.banned_alert
+        remarks += [] if stop.recorded else ["stop-not-recorded"]
+        remarks += [] if stop.banned else ["ban-unconfirmed"]
+    elif low:
+        ended, action, alert = False, rule.reexposure_action, found.alert
+        grounds, family, episode = (rule.stop, rule.follow_up), AlertFamily.STOP, chart.as_of
+        remarks += [] if count.absolute else ["ban-unconfirmed"]
+    else:
+        ended = over
+        action = rule.complete_action if ended else rule.action
+        alert = rule.complete_alert if ended else rule.mild_alert if found.kind == "mild" else rule.alert
+        weekly_until = None if ended else due_after(stop.on, rule.period)
+    if not stop.recorded and not stop.haematological:
+        readings = (*readings, *chart.protocol.gaps.open_readings)
+        remarks.append("restart-not-recorded")
+    if infection_pending(chart) and not ended:
+        signs = chart.protocol.infection
+        bump = {"stop": signs.stop_alert, "mild": signs.mild_alert, "normal": signs.normal_alert}[found.kind]
+        alert, grounds = highest(alert, bump), (*grounds, signs.grounds)
+    return verdict(
+        chart,
+        count,
+        "post_stop",
+        action,
+        alert,
+        grounds,
+        readings=readings,
+        next_due=None if ended else next_due,
+        recheck_by=recheck,
+        weekly_until=weekly_until,
+        family=family,
+        episode_on=episode,
+        no_reexposure=stop.banned or (low and count.absolute and rule.permanent),
+        threshold=_stop_threshold(chart) if low else rule.recovery(chart.population) if stop.haematological else None,
+        remarks=tuple(remarks),
+    )

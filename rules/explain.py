@@ -1,0 +1,81 @@
+"""The arithmetic of a verdict in words, French and English: the count, its threshold, the day of treatment, the dates."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+from rules.course import Chart, Place
+from rules.model import Population
+from rules.record import Count
+from rules.span import Span
+
+__all__ = ["explain", "plain"]
+
+_POPULATION = {
+    Population.GENERAL: ("population générale", "general population"),
+    Population.BENIGN_ETHNIC_NEUTROPENIA: (
+        "neutropénie bénigne ethnique confirmée",
+        "confirmed benign ethnic neutropenia",
+    ),
+}
+
+
+def plain(value: Decimal) -> str:
+    """Exact, no exponent, no trailing zeros: Decimal("1.50E+3") -> "1500"."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def explain(
+    chart: Chart,
+    count: Count | None,
+    threshold: Decimal | None,
+    next_due: date | None,
+    recheck_by: date | None,
+    interval: Span | None,
+    late_days: int,
+) -> tuple[tuple[str, str], ...]:
+    """(("fr", ...), ("en", ...)). Counts in cells per mm3, dates as ISO 8601."""
+    fr: list[str] = []
+    en: list[str] = []
+    if count is not None:
+        value = ("<" if count.just_below else "") + plain(count.per_mm3)
+        if threshold is None:
+            comparison = ""
+        elif count.per_mm3 == threshold and not count.just_below:
+            comparison = f" = {plain(threshold)}/mm3"
+        else:
+            sign = "<" if count.per_mm3 <= threshold else ">"
+            comparison = f" {sign} {plain(threshold)}/mm3"
+        names = _POPULATION[chart.population]
+        fr.append(f"PNN {value}/mm3{comparison} ({names[0]})")
+        en.append(f"ANC {value}/mm3{comparison} ({names[1]})")
+    if chart.place is Place.UNDER:
+        days = chart.clock.treated_days(chart.as_of)
+        lost = chart.clock.lost_days
+        fr.append(f"jour {days} de traitement" + (f", {lost} jours d'interruption déduits" if lost else ""))
+        en.append(f"day {days} of treatment" + (f", {lost} days of interruption subtracted" if lost else ""))
+    elif chart.place is Place.AFTER and chart.stop is not None:
+        since = (chart.as_of - chart.stop.on).days
+        fr.append(f"jour {since} après l'arrêt du {chart.stop.on}")
+        en.append(f"day {since} after the stop of {chart.stop.on}")
+    if late_days:
+        fr.append(f"retard de {late_days} jour{'s' if late_days > 1 else ''}")
+        en.append(f"{late_days} day{'s' if late_days > 1 else ''} late")
+    if next_due is not None:
+        how = f" ({chart.as_of} + {_days(interval)})" if interval is not None else ""
+        fr.append(f"prochaine numération au plus tard le {next_due}" + _french(how))
+        en.append(f"next count by {next_due}{how}")
+    if recheck_by is not None:
+        fr.append(f"contrôle conseillé au plus tard le {recheck_by}")
+        en.append(f"recheck advised by {recheck_by}")
+    return (("fr", " ; ".join(fr)), ("en", "; ".join(en)))
+
+
+def _days(span: Span) -> str:
+    return str(span) if span.unit == "year" else f"{span.days} days"
+
+
+def _french(how: str) -> str:
+    return how.replace("years", "ans").replace("year", "an").replace("days", "jours")

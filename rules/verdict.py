@@ -1,0 +1,153 @@
+"""Puts a verdict together: citations, readings, remarks and the arithmetic in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+
+from rules.course import Chart, Place
+from rules.explain import explain
+from rules.model import AlertFamily, AlertLevel, Assessment, LabResult
+from rules.protocol import Grounds
+from rules.record import Count, band
+from rules.span import Span, anniversary, due_after
+
+__all__ = [
+    "contraindicated",
+    "count_remarks",
+    "earliest",
+    "highest",
+    "merged",
+    "risk_applies",
+    "risk_remarks",
+    "verdict",
+]
+
+
+def verdict(
+    chart: Chart,
+    count: Count | None,
+    category: str,
+    action: str,
+    alert: AlertLevel,
+    grounds: tuple[Grounds, ...],
+    *,
+    readings: tuple[str, ...] = (),
+    next_due: date | None = None,
+    recheck_by: date | None = None,
+    weekly_until: date | None = None,
+    retitrate: bool = False,
+    no_reexposure: bool = False,
+    provisional: bool = False,
+    family: AlertFamily | None = None,
+    episode_on: date | None = None,
+    threshold: object = None,
+    remarks: tuple[str, ...] = (),
+    interval: Span | None = None,
+    late_days: int = 0,
+) -> Assessment:
+    """One Assessment; the first of ``grounds`` names the rule, all of them are cited."""
+    limit = threshold if isinstance(threshold, Decimal) else None
+    named = [reading for ground in grounds for reading in ground.readings]
+    return Assessment(
+        protocol=chart.protocol.name,
+        category=category,
+        action=action,
+        alert=alert,
+        rule=grounds[0].rule,
+        citations=tuple(dict.fromkeys(ground.cite for ground in grounds)),
+        readings=tuple(dict.fromkeys((*named, *readings))),
+        next_due=next_due,
+        recommended_recheck_by=recheck_by,
+        weekly_until=weekly_until,
+        no_reexposure=no_reexposure,
+        retitrate=retitrate,
+        provisional=provisional,
+        remarks=remarks,
+        family=family if family is not None and alert is not AlertLevel.NONE else None,
+        episode_on=episode_on if alert is not AlertLevel.NONE else None,
+        as_of=chart.as_of,
+        threshold_per_mm3=limit,
+        explanation=explain(chart, count, limit, next_due, recheck_by, interval, late_days),
+    )
+
+
+def contraindicated(chart: Chart, count: Count | None) -> Assessment:
+    """R5 on file: no new start; and a treatment that runs in spite of it is counted weekly (N-11)."""
+    rule = chart.protocol.after_stop
+    exposed = chart.place is Place.UNDER
+    stop = chart.course.stop
+    attested = chart.course.prior_attested
+    since = stop.on if stop is not None else attested.on if attested is not None else chart.as_of
+    return verdict(
+        chart,
+        count,
+        "contraindicated",
+        rule.reexposure_action,
+        rule.reexposure_alert,
+        (rule.stop,),
+        readings=("N-11",) if exposed else (),
+        next_due=due_after(chart.as_of, rule.interval) if exposed else None,
+        family=AlertFamily.STOP,
+        episode_on=since,
+        no_reexposure=True,
+    )
+
+
+def merged(found: Assessment, remarks: tuple[str, ...] = (), readings: tuple[str, ...] = ()) -> Assessment:
+    """``found`` with more remarks and readings, each once."""
+    return replace(
+        found,
+        remarks=tuple(dict.fromkeys((*found.remarks, *remarks))),
+        readings=tuple(dict.fromkeys((*found.readings, *readings))),
+        no_reexposure=found.no_reexposure or "no-reexposure" in remarks,
+    )
+
+
+def highest(*levels: AlertLevel) -> AlertLevel:
+    return max(levels, key=lambda level: level.rank)
+
+
+def earliest(*days: date | None) -> date | None:
+    return min((day for day in days if day is not None), default=None)
+
+
+def count_remarks(chart: Chart, count: Count, result: LabResult | None, found: Assessment) -> Assessment:
+    """A-22 and 4.3: what the reader of the count should know of the number itself."""
+    anc = result.anc if result is not None else None
+    if anc is None:
+        return found
+    remarks: list[str] = []
+    if anc.comparator is not None:
+        remarks.append("censored")
+    if anc.derived:
+        remarks.append("derived")
+        bands = chart.protocol.bands_of(chart.population)
+        point = next((r for r in bands if r.holds(anc.per_mm3)), None)
+        if point is not None and point is not band(chart.protocol, chart.population, count):
+            remarks.append("derived-across-threshold")
+    unit = anc.reporting_unit
+    if unit is not None and any(abs(anc.per_mm3 - limit) <= unit for limit in _thresholds(chart)):
+        remarks.append("precision")
+    return merged(found, tuple(remarks), ("A-22",)) if remarks else found
+
+
+def _thresholds(chart: Chart) -> list[Decimal]:
+    limits = [r.low for r in chart.protocol.bands_of(chart.population) if r.low > 0]
+    return [*limits, chart.protocol.initiation_of(chart.population).at_least]
+
+
+def risk_remarks(chart: Chart) -> tuple[str, ...]:
+    """R9: said, never counted (A-18)."""
+    course = chart.course
+    elderly = course.birth_date is not None and chart.as_of >= anniversary(
+        course.birth_date, chart.protocol.risk.elderly_from
+    )
+    return (*(("elderly",) if elderly else ()), *(("valproate",) if course.valproate else ()))
+
+
+def risk_applies(chart: Chart) -> bool:
+    """N-4: the note raises a count to information while treatment is young."""
+    young = chart.as_of < anniversary(chart.clock.start, chart.protocol.risk.during, chart.clock.lost_days)
+    return young and bool(risk_remarks(chart))

@@ -235,7 +235,7 @@ def _continue(chart: Chart, count: Count, found: Range) -> Assessment:
     if resumed is not None and gap is not None:
         episode = gap.restart
     if mild:
-        family, episode = AlertFamily.MILD, _episode_began(chart)
+        family, episode = AlertFamily.MILD, _episode_began(chart, found)
         calm = not asked.opens_or_falls and asked.window is None
         levels.append(protocol.after_mild.stable_alert if calm else protocol.after_mild.new_alert)
     else:
@@ -324,11 +324,11 @@ def _phase_began(chart: Chart, asked: FollowUp) -> date:
     return anniversary(chart.clock.start, asked.phase.since, chart.clock.lost_days)
 
 
-def _episode_began(chart: Chart) -> date:
+def _episode_began(chart: Chart, mild: Range) -> date:
     """The first of the unbroken row of mild counts that ends with today's (B-10)."""
     began = chart.as_of
     for earlier in reversed(chart.treated_counts):
-        if band(chart.protocol, chart.population, earlier).kind != "mild":
+        if not mild.holds(earlier.per_mm3, earlier.just_below):
             break
         began = earlier.on
     return began

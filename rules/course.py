@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from decimal import Decimal
+from operator import attrgetter
 
 from rules.model import LabResult, Population, PriorNeutropenia, TreatmentCourse
 from rules.protocol import InterruptionRule, MonitoringProtocol
@@ -20,6 +20,8 @@ from rules.span import Span, anniversary
 __all__ = ["Chart", "Clock", "Gap", "Place", "Stopped", "Window", "chart_at", "open_chart"]
 
 _DAY = timedelta(days=1)
+_PER_MM3 = attrgetter("per_mm3")
+_JUST_BELOW = attrgetter("just_below")
 
 
 class Place(enum.Enum):
@@ -159,9 +161,10 @@ def chart_of(
         counts = counts[:-1]
     population = population_on(course, as_of)
     treated = _under_treatment(course, counts)
-    first_neutropenia = _first_neutropenia(protocol, population, treated)
+    lowest = _lowest(treated)
+    first_neutropenia = _first_neutropenia(protocol, population, treated, lowest)
     gaps, clocks, open_since = _gaps(protocol, course, as_of, first_neutropenia)
-    stop = _stop(protocol, course, treated, gaps, as_of, open_since)
+    stop = _stop(protocol, course, treated, lowest, gaps, as_of, open_since)
     if course.start is None or as_of < course.start or (as_of == course.start and stop is None):
         place = Place.BEFORE
     else:
@@ -210,24 +213,22 @@ def _lowest(treated: tuple[Count, ...]) -> Count | None:
     """A count no higher than any other: what it clears, all clear."""
     if not treated:
         return None
-    return min(treated, key=_per_mm3)._replace(just_below=any(count.just_below for count in treated))
+    return min(treated, key=_PER_MM3)._replace(just_below=any(map(_JUST_BELOW, treated)))
 
 
-def _per_mm3(count: Count) -> Decimal:
-    return count.per_mm3
-
-
-def _first_neutropenia(protocol: MonitoringProtocol, population: Population, treated: tuple[Count, ...]) -> date | None:
-    lowest = _lowest(treated)
+def _first_neutropenia(
+    protocol: MonitoringProtocol, population: Population, treated: tuple[Count, ...], lowest: Count | None
+) -> date | None:
     if lowest is None or band(protocol, population, lowest).kind == "normal":
         return None
     return next((c.on for c in treated if band(protocol, population, c).kind != "normal"), None)
 
 
-def _stop_counts(protocol: MonitoringProtocol, course: TreatmentCourse, treated: tuple[Count, ...]) -> list[Count]:
+def _stop_counts(
+    protocol: MonitoringProtocol, course: TreatmentCourse, treated: tuple[Count, ...], lowest: Count | None
+) -> list[Count]:
     """Counts of this treatment below the stop threshold of their own day: a later record of benign ethnic neutropenia
     lifts no stop (N-7)."""
-    lowest = _lowest(treated)
     if lowest is None or not protocol.after_stop.permanent:
         return []
     if band(protocol, Population.GENERAL, lowest).kind != "stop":
@@ -334,6 +335,7 @@ def _stop(
     protocol: MonitoringProtocol,
     course: TreatmentCourse,
     treated: tuple[Count, ...],
+    lowest: Count | None,
     gaps: tuple[Gap, ...],
     as_of: date,
     open_since: date | None,
@@ -344,7 +346,7 @@ def _stop(
         recorded = None
     if recorded is not None and not recorded.reason.haematological and any(g.restart > recorded.on for g in gaps):
         recorded = None  # B-23: a recorded restart ends a stop for another reason.
-    low = _stop_counts(protocol, course, treated)
+    low = _stop_counts(protocol, course, treated, lowest)
     sure = next((c.on for c in low if c.absolute), None)
     if recorded is not None:
         haematological = recorded.reason.haematological or bool(low)

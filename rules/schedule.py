@@ -6,7 +6,6 @@ Days are dates; ``day 0`` is the day of the first dose. Intervals are maxima (A-
 from __future__ import annotations
 
 import enum
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -108,21 +107,19 @@ def follow_up(chart: Chart, count: Count) -> FollowUp:
 def _settled(chart: Chart, count: Count) -> bool:
     """B-10: known and stable. An episode settles once a value is not lower than the mild one before it, and is
     unsettled again by a fall of more than ``fall_percent`` against the previous count."""
-    protocol = chart.protocol
-    episode = [count]
-    for earlier in reversed(chart.treated_counts):
-        if band(protocol, chart.population, earlier).kind != "mild":
-            break
-        episode.append(earlier)
-    episode.reverse()
-    settled = False
-    keeps = 100 - protocol.after_mild.fall_percent
-    for before, after in itertools.pairwise(episode):
+    mild = band(chart.protocol, chart.population, count)
+    keeps = 100 - chart.protocol.after_mild.fall_percent
+    after = count
+    # Backwards: the last pair that says anything decides.
+    for before in reversed(chart.treated_counts):
+        if not mild.holds(before.per_mm3, before.just_below):
+            return False
         if (after.per_mm3, not after.just_below) >= (before.per_mm3, not before.just_below):
-            settled = True
-        elif after.per_mm3 * 100 < before.per_mm3 * keeps:
-            settled = False
-    return settled
+            return True
+        if after.per_mm3 * 100 < before.per_mm3 * keeps:
+            return False
+        after = before
+    return False
 
 
 def _due_before(chart: Chart) -> Due:

@@ -23,7 +23,7 @@ from emitters.fhir_patients import choose, searchable
 from emitters.fhir_tasks import StandingTask, carried_revision, task_identifiers, task_search
 from emitters.fhir_terms import TYPES, FhirProfile, Resource, fhir_id, query
 from emitters.sink import Answer, Delivered, Refused, TryAgain
-from rules.model import Alert, AlertKind
+from rules.model import Alert, AlertFamily, AlertKind
 
 __all__ = ["FhirServer", "FhirServerSettings"]
 
@@ -81,7 +81,8 @@ class FhirServer:
             headers={"accept": _FHIR_JSON, "accept-encoding": "identity"},
             timeout=httpx2.Timeout(settings.timeout_s, connect=settings.connect_timeout_s, pool=None),
             limits=httpx2.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections),
-            verify=settings.verify,
+            # Loading the authorities takes tens of milliseconds, and plain HTTP needs none.
+            verify=settings.verify if settings.url.startswith("https:") else False,
             follow_redirects=False,
             trust_env=False,
         )
@@ -165,7 +166,9 @@ class FhirServer:
             raise _Failed(failed(status, headers, answer))
 
     async def _patient(self, alert: Alert) -> str | None:
-        if alert.family.value == "ANC-REVIEW" and not alert.subject.identifiers:
+        subject = alert.subject
+        if alert.family is AlertFamily.REVIEW and not (subject.register_id and subject.identifiers):
+            # An identity that could not be read must not find a patient by what little was read of it.
             return None
         now = asyncio.get_running_loop().time()
         key = _key(alert)

@@ -126,8 +126,9 @@ def alert_message(alert: Alert, *, control_id: str, profile: V2Profile) -> bytes
     words = _WORDS.get(alert.language, _WORDS["en"])
     at = _stamp(alert.updated_at)
     segments = [_msh(alert, control_id, profile, at)]
-    if alert.subject.identifiers:
-        # PID-3 is required: a patient nobody could read is no PID, not an empty one.
+    unread = alert.family is AlertFamily.REVIEW and not alert.subject.register_id
+    if alert.subject.identifiers and not unread:
+        # PID-3 is required: a patient whom nobody could read is no PID, not an empty or a doubtful one.
         segments.append(_pid(alert.subject))
     segments += [_orc(alert, profile, at), _obr(alert, profile, words, at), *_observations(alert, profile, words, at)]
     segments.append(f"NTE|1|L|{_text(words.disclaimer)}")
@@ -247,10 +248,13 @@ def _observations(alert: Alert, profile: V2Profile, words: _Words, at: str) -> l
         rows.append(count)
     rows.append(("TX", _ours("ANC-TEXT", words.text), "", _lines(alert, words), "", "", "", text_status, at))
     assessment = alert.assessment
+    due = assessment.next_due.isoformat().replace("-", "") if assessment and assessment.next_due else ""
+    # A date that no longer holds is taken back in so many words: a row left out would stay as it was.
+    gone = not due and alert.kind is not AlertKind.RAISED and alert.family is not AlertFamily.REVIEW
+    if due or gone:
+        due_status = "D" if gone and not _deleted(alert) else status
+        rows.append((profile.date_type, _ours("ANC-NEXT-DUE", words.due), "", due, "", "", "", due_status, at))
     if assessment is not None:
-        if assessment.next_due is not None and not withdrawn:
-            due = assessment.next_due.strftime("%Y%m%d")
-            rows.append((profile.date_type, _ours("ANC-NEXT-DUE", words.due), "", due, "", "", "", status, at))
         rule = _text(f"{assessment.rule} {assessment.protocol}")
         rows.append(("ST", _ours("ANC-RULE", words.rule), "", rule, "", "", "", status, at))
     return [_obx(number, *row) for number, row in enumerate(rows, start=1)]
@@ -268,10 +272,19 @@ def _ours(code: str, text: str) -> str:
 
 
 def _count(alert: Alert, words: _Words) -> tuple[str, str, str, str, str, str, str, str, str] | None:
-    """The judged count. NM cannot carry a comparator; SN is made for it. None where nothing could be judged."""
+    """The judged count. NM cannot carry a comparator; SN is made for it. None where nothing could be judged.
+
+    A count that the laboratory took back is a row without a value whose status deletes the one sent before.
+    """
     result = alert.result
-    if result is None or result.anc is None or alert.family is AlertFamily.REVIEW:
+    if result is None or alert.family is AlertFamily.REVIEW:
         return None
+    if result.anc is None:
+        if alert.kind is AlertKind.RAISED:
+            return None
+        status = _statuses(alert)[0] if _deleted(alert) else "D"
+        code = f"26499-4^{_text(words.count)}^LN"
+        return "NM", code, _text(result.sub_id), "", f"{UCUM_UNIT}^^UCUM", "", "", status, _stamp(alert.updated_at)
     anc, threshold = result.anc, alert.assessment.threshold_per_mm3 if alert.assessment else None
     value = f"{giga_per_litre(anc.per_mm3):f}"
     kind, sent = ("SN", f"{anc.comparator}^{value}") if anc.comparator else ("NM", value)

@@ -94,6 +94,16 @@ class FhirMemory:
             raise Conflict(412, "multiple-matches")
         return (200, found[0]) if found else (201, self._store(kind, str(uuid.uuid4()), resource))
 
+    def doubled(self) -> int:
+        """How many identifiers stand on more than one resource of a type: each is a duplicate somebody made."""
+        held = Counter(
+            (kind, one.get("system"), one.get("value"))
+            for kind, resources in self.held.items()
+            for resource in resources.values()
+            for one in resource.get("identifier", ())
+        )
+        return sum(count - 1 for count in held.values())
+
     def transaction(self, bundle: Resource) -> Resource:
         """All entries or none, with ``urn:uuid:`` references rewritten to what each entry became."""
         if bundle.get("resourceType") != "Bundle" or bundle.get("type") != "transaction":
@@ -226,11 +236,11 @@ class Prescriber:
         self.ack_faults: deque[AckFault] = deque()
         self.latency_s = 0.0
         self.duplicates = 0
-        """Messages whose MSH-10 had been received before."""
+        """Messages whose MSH-10 had been received before; ``fhir.doubled()`` counts doubled resources."""
         self.requests: Counter[str] = Counter()
         self._host = host
         self._messages: dict[str, bytes] = {}
-        self._http: tuple[uvicorn.Server, asyncio.Task[None]] | None = None
+        self._http: tuple[_Server, asyncio.Task[None]] | None = None
         self._mllp: asyncio.Server | None = None
         self._peers: set[asyncio.StreamWriter] = set()
         routes = [
@@ -310,7 +320,7 @@ class Prescriber:
             self._mllp = None
         if self._http is not None:
             (server, serving), self._http = self._http, None
-            server.should_exit = True
+            server.leave.set()
             await serving
 
     async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -408,11 +418,23 @@ class Prescriber:
 
 
 class _Server(uvicorn.Server):
-    """Leaves the process's signals to the program that it is part of."""
+    """Leaves the process's signals to the program that it is part of, and ends as soon as it is told to."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.leave = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        second = 0
+        while not self.leave.is_set():
+            await self.on_tick(second * 10)  # renews the Date header
+            second += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.leave.wait(), 1.0)
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -157,6 +157,8 @@ async def test_many_alerts_at_once_make_one_device_and_lose_none(make):
         assert all(isinstance(answer, Delivered) for answer in answers)
         assert len(ehr.fhir.all("Device")) == 1
         assert len(ehr.flags()) == len(ehr.tasks()) == 40
+        # The forty share one Observation's identifier as well: one result, one Observation.
+        assert ehr.fhir.doubled() == 0
 
 
 @pytest.mark.parametrize(
@@ -342,8 +344,9 @@ async def test_the_patient_is_looked_up_once(ehr, sink, make):
     assert ehr.requests["GET"] == 2  # metadata, patient
 
 
-async def test_a_review_for_nobody_arrives(ehr, sink, make):
-    assert isinstance(await send(sink, make.review(subject=Subject(register_id=""))), Delivered)
+@pytest.mark.parametrize("read", [(), (PatientIdentifier("405660", "urn:oid:1.2.3.4.5.6"),)])
+async def test_a_review_for_nobody_arrives_and_is_filed_under_nobody(ehr, sink, make, read):
+    assert isinstance(await send(sink, make.review(subject=Subject(register_id="", identifiers=read))), Delivered)
     (task,) = ehr.tasks()
     assert "for" not in task
     assert ehr.flags() == []

@@ -143,7 +143,23 @@ def test_an_alert_withdrawn_for_a_corrected_result_says_so_in_words(make):
     assert str(read(message).segment("OBR")[25]) == "C"
     assert str(rows["ANC-DECISION"][5]).startswith("ANC-WITHDRAWN^ALERTE ANNULÉE")
     assert str(rows["ANC-TEXT"][5]).startswith("ALERTE ANNULÉE~")
-    assert "ANC-NEXT-DUE" not in rows
+
+
+def test_what_no_longer_holds_is_taken_back_row_by_row(make):
+    gone = make.later(
+        kind=AlertKind.WITHDRAWN,
+        reason="entered-in-error",
+        result=make.result(status=ResultStatus.ENTERED_IN_ERROR, anc=None),
+        assessment=None,
+    )
+    message = build(gone)
+    assert judge_v2(message) == []
+    rows = observations(message)
+    assert [str(rows["26499-4"][n]) for n in (4, 5, 11)] == ["1", "", "W"]
+    assert [str(rows["ANC-NEXT-DUE"][n]) for n in (5, 11)] == ["", "W"]
+    no_date = observations(build(make.later(assessment=make.assessment(next_due=None))))
+    assert [str(no_date["ANC-NEXT-DUE"][n]) for n in (5, 11)] == ["", "D"]
+    assert str(no_date["ANC-DECISION"][11]) == "C"
 
 
 @pytest.mark.parametrize(("status", "letter"), [(ResultStatus.ENTERED_IN_ERROR, "W"), (ResultStatus.CANCELLED, "D")])

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import tomllib
 import typing
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -59,6 +60,7 @@ class StoreSection(_Section):
 class EngineSection(_Section):
     mode: Literal["deliver", "observe"] = "deliver"
     protocol: str = "ansm"
+    """For patients whose register entry names none."""
     history_after_hours: float = Field(default=24, gt=0)
     """A count that arrives later than this after its collection is history: it alerts on the present state only."""
     history_settle_s: float = Field(default=10, ge=0)
@@ -145,6 +147,10 @@ class LocaleSection(_Section):
         except (ZoneInfoNotFoundError, ValueError) as error:
             raise ValueError("no such time zone") from error
         return value
+
+
+# The section's name is the contract's; that BaseSettings inherits a method of that name from ABCMeta harms nothing.
+warnings.filterwarnings("ignore", message='Field name "register" in "Settings" shadows')
 
 
 class Settings(BaseSettings):

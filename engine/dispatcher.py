@@ -155,11 +155,13 @@ class Dispatcher:
                 self._up()
                 return DeliveryOutcome(id=delivery.id, state="dead", attempts=attempts, at=now, code=code, words=why)
             case TryAgain(why, after_s, down):
-                wait_s = self._policy.wait_s(attempts, after_s)
                 if down:
-                    wait_s = self._mark_down()
+                    # The destination's own pause holds all its rows; none loses its turn to a later one.
+                    self._mark_down()
+                    wait_s = 0.0
                 else:
                     self._up()
+                    wait_s = self._policy.wait_s(attempts, after_s)
                 # An alert is as old as its outbox row; it is given up by age, so that an outage costs no attempts.
                 if now - delivery.alert.updated_at > self._policy.give_up_after:
                     return DeliveryOutcome(
@@ -175,14 +177,12 @@ class Dispatcher:
                     words=why,
                 )
 
-    def _mark_down(self) -> float:
+    def _mark_down(self) -> None:
         self._down_tries += 1
-        wait_s = self._policy.wait_s(self._down_tries, None)
-        self._quiet_until = time.monotonic() + wait_s
+        self._quiet_until = time.monotonic() + self._policy.wait_s(self._down_tries, None)
         if self._down_since is None:
             self._down_since = time.monotonic()
             self._meters.event("destination_down", level=logging.WARNING, destination=self.name)
-        return wait_s
 
     def _up(self) -> None:
         self._quiet_until = 0.0

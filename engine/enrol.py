@@ -133,7 +133,9 @@ def _record(identifiers: Iterable[PatientIdentifier], patients: Patients) -> Pat
             assert_never(other)
 
 
-def _changed(record: PatientRecord, work: Work, now: datetime, actor: str, action: str, detail: dict[str, object]) -> None:
+def _changed(
+    record: PatientRecord, work: Work, now: datetime, actor: str, action: str, detail: dict[str, object]
+) -> None:
     work.patients[record.id] = record
     work.audits.append(
         Audit(at=now, actor=actor, action=action, patient_id=record.id, detail=msgspec.json.encode(detail))

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from rules.model import PatientIdentifier, Person
+from rules.model import PatientIdentifier
 from store.port import PatientRecord
 
 __all__ = ["Ambiguous", "Known", "Patients", "Unknown", "usable"]
@@ -77,9 +77,9 @@ class Patients:
             if not item.authority or any(other.value == item.value and not other.authority for other in filed):
                 yield number
 
-    def new(self, identifiers: Iterable[PatientIdentifier], person: Person = Person()) -> PatientRecord:
+    def new(self, identifiers: Iterable[PatientIdentifier]) -> PatientRecord:
         """A record for somebody not seen before, not enrolled; its id is ours and derived from nothing."""
-        record = PatientRecord(id=str(uuid.uuid4()), person=person, new=True)
+        record = PatientRecord(id=str(uuid.uuid4()), new=True)
         self.by_id[record.id] = record
         self.learn(record, identifiers)
         return record

@@ -21,7 +21,7 @@ from engine.identity import Ambiguous, Known, Patients, Unknown, usable
 from engine.notify import Notifier
 from engine.versions import Effect, compare
 from ingest.reading import LedgerEntry, Problem, Reading
-from rules import MonitoringProtocol, assess
+from rules import assess, find_protocol
 from rules.model import Assessment, LabResult, Trust, Unassessable
 from store.port import Claim, Disposition, MessageDone, PatientRecord, ResultRecord, Work
 from store.values import new_id
@@ -34,9 +34,8 @@ _AHEAD = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    protocols: dict[str, MonitoringProtocol]
-    """By the name that a course gives."""
     default_protocol: str
+    """For a course that names none."""
     notifier: Notifier
     zone: ZoneInfo
     history_after: timedelta
@@ -290,7 +289,7 @@ class Judge:
     def _assess(
         self, record: PatientRecord, history: Sequence[ResultRecord], result: LabResult | None, now: datetime
     ) -> Assessment | Unassessable:
-        protocol = self.protocols.get(record.course.protocol) or self.protocols[self.default_protocol]
+        protocol = find_protocol(record.course.protocol or self.default_protocol)
         today = now.astimezone(self.zone).date()
         others = [item.result for item in history if result is None or item.result.id != result.id]
         if result is not None and result.collected_at is None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rules.alerts import AlertDraft, alerts_for, review_alert, withdrawal
+from rules import AlertDraft, alerts_for, review_alert
 from rules.model import (
     Alert,
     AlertFamily,
@@ -27,6 +27,7 @@ from rules.model import (
     Subject,
     Trust,
 )
+from rules.withdrawal import withdrawal
 from store.port import AlertRecord, Delivery, PatientRecord, Work
 from store.values import new_id
 
@@ -77,7 +78,11 @@ class Notifier:
         )
         opened_by = key if reopened or standing is None else standing.result_key
         entry = AlertRecord(
-            alert=alert, patient_id=record.id, state="open", result_id=result.id if result else None, result_key=opened_by
+            alert=alert,
+            patient_id=record.id,
+            state="open",
+            result_id=result.id if result else None,
+            result_key=opened_by,
         )
         record.alerts[alert.id] = entry
         self._send(entry, work)
@@ -99,9 +104,7 @@ class Notifier:
         if record is not None and record.course.state is CourseState.DECEASED:
             return
         number = record.id if record else ""
-        draft = review_alert(
-            register_id=number, key=key, code=code, where=where, source=source, language=self.language
-        )
+        draft = review_alert(code, where, register_id=number, key=key, language=self.language)
         if any(entry.alert.id == draft.id for entry in work.alerts) or (record and draft.id in record.alerts):
             return
         alert = Alert(
@@ -198,6 +201,4 @@ def _count(result: LabResult | None) -> object:
 
 def _subject(record: PatientRecord) -> Subject:
     person: Person = record.person
-    return Subject(
-        register_id=record.id, identifiers=tuple(record.identifiers), person=person, owner=record.owner
-    )
+    return Subject(register_id=record.id, identifiers=tuple(record.identifiers), person=person, owner=record.owner)

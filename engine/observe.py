@@ -66,7 +66,10 @@ class Meters:
             "neutroflag_dispositions", "Messages by how they ended", ["disposition"], registry=self.registry
         )
         self._notices = Counter(
-            "neutroflag_notices", "Noise, limits and refusals at the doors", ["channel", "event"], registry=self.registry
+            "neutroflag_notices",
+            "Noise, limits and refusals at the doors",
+            ["channel", "event"],
+            registry=self.registry,
         )
         self._ack = Histogram(
             "neutroflag_ack_seconds", "From the last byte to the answer", registry=self.registry, buckets=_ACK_BUCKETS
@@ -75,10 +78,15 @@ class Meters:
             "neutroflag_stage_seconds", "Time in a stage", ["stage"], registry=self.registry, buckets=_ACK_BUCKETS
         )
         self._outbox = Gauge(
-            "neutroflag_outbox_messages", "Notifications not yet taken", ["destination", "state"], registry=self.registry
+            "neutroflag_outbox_messages",
+            "Notifications not yet taken",
+            ["destination", "state"],
+            registry=self.registry,
         )
         self._oldest = Gauge("neutroflag_outbox_oldest_seconds", "Age of the oldest waiting", registry=self.registry)
-        self._open = Gauge("neutroflag_alerts_open", "Alerts that nobody has answered", ["level"], registry=self.registry)
+        self._open = Gauge(
+            "neutroflag_alerts_open", "Alerts that nobody has answered", ["level"], registry=self.registry
+        )
         self._pending = Gauge("neutroflag_messages_pending", "Stored and not yet judged", registry=self.registry)
         Info("neutroflag_build", "This program", registry=self.registry).info({"version": version("neutroflag")})
 
@@ -121,5 +129,3 @@ class Meters:
             self._open.labels(level).set(number)
         self._pending.set(state.pending)
         return generate_latest(self.registry)
-
-

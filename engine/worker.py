@@ -1,7 +1,7 @@
 """Claims what arrived, judges it, records it: one commit a batch.
 
 Judging happens between reads and the one write, in small steps, so that the doors stay quick. A batch that cannot be
-recorded is done again message by message; a message that still cannot be judged is set aside, never lost and never in the way.
+recorded is done again message by message; one that still cannot be judged is set aside, never lost and never in the way.
 """
 
 from __future__ import annotations
@@ -183,8 +183,13 @@ class Worker:
             self._meters.disposed(item.disposition.value)
         for entry in work.alerts:
             self._meters.event(
-                "alert", level=logging.WARNING, alert_id=entry.alert.id, alert_level=entry.alert.level.value,
-                family=entry.alert.family.value, kind=entry.alert.kind.value, revision=entry.alert.revision,
+                "alert",
+                level=logging.WARNING,
+                alert_id=entry.alert.id,
+                alert_level=entry.alert.level.value,
+                family=entry.alert.family.value,
+                kind=entry.alert.kind.value,
+                revision=entry.alert.revision,
             )
         self._on_recorded([item.message_id for item in work.done])
         if work.deliveries:

@@ -1,0 +1,298 @@
+"""The command ``neutroflag``: stdout is data, stderr is progress; exit codes are those of the contract.
+
+Heavy imports stay inside the commands: ``neutroflag version`` must not load a web server.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["main"]
+
+OK, FAILURE, USAGE, NOT_READY, SET_ASIDE = 0, 1, 2, 3, 4
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Clozapine ANC watch."
+)
+rules_app = typer.Typer(no_args_is_help=True, help="The monitoring protocols, as data.")
+patients_app = typer.Typer(no_args_is_help=True, help="The register of patients.")
+messages_app = typer.Typer(no_args_is_help=True, help="What arrived.")
+dead_app = typer.Typer(no_args_is_help=True, help="Notifications that no destination took.")
+db_app = typer.Typer(no_args_is_help=True, help="The database.")
+config_app = typer.Typer(no_args_is_help=True, help="The settings.")
+for name, group in {
+    "rules": rules_app,
+    "patients": patients_app,
+    "messages": messages_app,
+    "dead-letters": dead_app,
+    "db": db_app,
+    "config": config_app,
+}.items():
+    app.add_typer(group, name=name)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", envvar="NEUTROFLAG_CONFIG", help="Settings file (TOML).")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this only say what would be done.")]
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    print(installed("neutroflag"))
+
+
+@app.command()
+def demo(once: Annotated[bool, typer.Option("--once", help="Run to the end, print the summary.")] = False) -> None:
+    """The main job, with a simulated laboratory and a simulated prescriber's system."""
+    from engine.demo import run
+
+    raise typer.Exit(run(once=once, stdout=sys.stdout))
+
+
+@app.command()
+def serve(config: Config = None) -> None:
+    """Run the engine until told to stop."""
+    from engine.serve import serve_command
+
+    raise typer.Exit(serve_command(config, stderr=sys.stderr))
+
+
+@app.command()
+def read(
+    files: Annotated[list[Path], typer.Argument(help="Files or folders.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 4 when some input was not understood.")] = False,
+) -> None:
+    """What the engine understands of each message; no state."""
+    from engine.cli_read import read_command
+
+    raise typer.Exit(read_command(files, stdout=sys.stdout, stderr=sys.stderr, strict=strict))
+
+
+@app.command()
+def assess(cases: Annotated[Path, typer.Argument(help="A JSON array of cases.")]) -> None:
+    """What the rules say of each case; no state."""
+    from engine.cli_rules import assess_command
+
+    raise typer.Exit(assess_command(cases, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@app.command()
+def send(
+    files: Annotated[list[Path], typer.Argument(help="Files to send.")],
+    to: Annotated[str, typer.Option("--to", help="mllp://HOST:PORT or http(s)://...")],
+) -> None:
+    """Send each message of each file, print each answer."""
+    from engine.sending import send_command
+
+    raise typer.Exit(send_command(files, to, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@app.command()
+def simulate(
+    to: Annotated[str, typer.Option("--to", help="mllp://HOST:PORT")],
+    rate: Annotated[int, typer.Option("--rate", help="Messages a second; 0: as fast as answered.")] = 0,
+    connections: Annotated[int, typer.Option("--connections")] = 4,
+    count: Annotated[int, typer.Option("--count")] = 1000,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Not only loopback.")] = False,
+) -> None:
+    """Play laboratories: send blood counts, print rate and time to the answer."""
+    from engine.simulate import simulate_command
+
+    raise typer.Exit(
+        simulate_command(
+            to,
+            rate=rate,
+            connections=connections,
+            count=count,
+            allow_remote=allow_remote,
+            stdout=sys.stdout,
+            stderr=sys.stderr,
+        )
+    )
+
+
+@app.command()
+def health(config: Config = None) -> None:
+    """Ask the running engine whether it accepts and judges; exit 3 when not."""
+    from engine.cli_state import health_command
+
+    raise typer.Exit(health_command(config, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@rules_app.command("list")
+def rules_list(json: Json = False) -> None:
+    """The packaged protocols."""
+    from engine import cli_rules
+
+    raise typer.Exit(cli_rules.rules_list(stdout=sys.stdout, stderr=sys.stderr, json=json))
+
+
+@rules_app.command("show")
+def rules_show(protocol: str, json: Json = False) -> None:
+    """One protocol as a clinician would read it."""
+    from engine import cli_rules
+
+    raise typer.Exit(cli_rules.rules_show(protocol, stdout=sys.stdout, stderr=sys.stderr, json=json))
+
+
+@rules_app.command("check")
+def rules_check(json: Json = False) -> None:
+    """Load every protocol as the engine would; say what is wrong and where."""
+    from engine import cli_rules
+
+    raise typer.Exit(cli_rules.rules_check(stdout=sys.stdout, stderr=sys.stderr, json=json))
+
+
+@patients_app.command("import")
+def patients_import(
+    file: Path,
+    config: Config = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
+    by: Annotated[str, typer.Option("--by", help="Who answers for this import.")] = "",
+) -> None:
+    """Put the patients of a CSV file on the register: all of them, or none."""
+    from engine.cli_state import patients_import_command
+
+    who = by or os.environ.get("USER", "") or "command line"
+    raise typer.Exit(patients_import_command(config, file, who, dry_run, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@patients_app.command("show")
+def patients_show(key: str, config: Config = None, json: Json = False) -> None:
+    """One patient: course, present verdict, open alerts. KEY: identifier, authority|identifier or register id."""
+    from engine.cli_state import patients_show_command
+
+    raise typer.Exit(patients_show_command(config, key, json, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@patients_app.command("timeline")
+def patients_timeline(key: str, config: Config = None, json: Json = False) -> None:
+    """Everything known of one patient, by time."""
+    from engine.cli_state import patients_timeline_command
+
+    raise typer.Exit(patients_timeline_command(config, key, json, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@messages_app.command("list")
+def messages_list(
+    config: Config = None,
+    json: Json = False,
+    disposition: Annotated[str, typer.Option(help="Only these; or pending.")] = "",
+    sender: Annotated[str, typer.Option(help="MSH-3|MSH-4.")] = "",
+    control_id: Annotated[str, typer.Option(help="MSH-10.")] = "",
+    limit: Annotated[int, typer.Option(help="At most so many; 0: all.")] = 0,
+) -> None:
+    """Messages, oldest first."""
+    from engine.cli_state import messages_list_command
+
+    raise typer.Exit(
+        messages_list_command(
+            config, json, disposition, sender, control_id, limit, stdout=sys.stdout, stderr=sys.stderr
+        )
+    )
+
+
+@messages_app.command("show")
+def messages_show(number: int, config: Config = None, json: Json = False) -> None:
+    """One message: as received, what was understood, the verdicts."""
+    from engine.cli_state import messages_show_command
+
+    raise typer.Exit(messages_show_command(config, number, json, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@messages_app.command("replay")
+def messages_replay(numbers: list[int], config: Config = None, yes: Yes = False) -> None:
+    """Judge stored messages again, as new messages linked to the old ones."""
+    from engine.cli_state import messages_replay_command
+
+    raise typer.Exit(messages_replay_command(config, numbers, yes, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@dead_app.command("list")
+def dead_list(config: Config = None, json: Json = False) -> None:
+    """Notifications that were refused or given up, with the destination's words."""
+    from engine.cli_state import dead_list_command
+
+    raise typer.Exit(dead_list_command(config, json, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@dead_app.command("replay")
+def dead_replay(numbers: list[int], config: Config = None, yes: Yes = False) -> None:
+    """Send again, under the same ids."""
+    from engine.cli_state import dead_change_command
+
+    raise typer.Exit(dead_change_command(config, "replay", numbers, yes, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@dead_app.command("drop")
+def dead_drop(numbers: list[int], config: Config = None, yes: Yes = False) -> None:
+    """Give up for good; the alert itself stays open."""
+    from engine.cli_state import dead_change_command
+
+    raise typer.Exit(dead_change_command(config, "drop", numbers, yes, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@db_app.command("upgrade")
+def db_upgrade(config: Config = None) -> None:
+    """Bring the schema to what this program needs."""
+    from engine.cli_state import db_upgrade_command
+
+    raise typer.Exit(db_upgrade_command(config, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@db_app.command("backup")
+def db_backup(file: Path, config: Config = None) -> None:
+    """Copy the database while the engine runs; the copy is verified."""
+    from engine.cli_state import db_backup_command
+
+    raise typer.Exit(db_backup_command(config, file, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@db_app.command("verify")
+def db_verify(config: Config = None) -> None:
+    """Check the file, its references, and that in = out."""
+    from engine.cli_state import db_verify_command
+
+    raise typer.Exit(db_verify_command(config, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@config_app.command("check")
+def config_check(config: Config = None) -> None:
+    """Read the settings as ``serve`` would; say what is wrong and where."""
+    from engine.cli_state import config_check_command
+
+    raise typer.Exit(config_check_command(config, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@config_app.command("show")
+def config_show(
+    config: Config = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    json: Json = False,
+) -> None:
+    """Every setting in force."""
+    from engine.cli_state import config_show_command
+
+    raise typer.Exit(config_show_command(config, origin, json, stdout=sys.stdout, stderr=sys.stderr))
+
+
+def main() -> None:
+    try:
+        app()
+    except BrokenPipeError:
+        # The reader of a listing left (``| head``): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(OK)
+
+
+if __name__ == "__main__":
+    main()

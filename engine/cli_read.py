@@ -1,0 +1,113 @@
+"""``neutroflag read``: what the engine understands of each message, one JSON object a line; no state.
+
+stdout is data, stderr is progress. Exit 0 ok, 1 a path could not be read, 4 with ``strict`` when some input was set aside or
+unassessable.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TextIO
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from ingest.reading import Reading, read_file
+from rules.model import LabResult
+
+__all__ = ["decimal_text", "line_of", "read_command"]
+
+
+def read_command(
+    paths: Iterable[str | Path],
+    stdout: TextIO | None = None,
+    stderr: TextIO | None = None,
+    strict: bool = False,
+    *,
+    zone: ZoneInfo | None = None,
+) -> int:
+    """Read every file, directories walked in sorted order, and print one line a message."""
+    out, err = stdout or sys.stdout, stderr or sys.stderr
+    failed = unread = False
+    for path in map(Path, paths):
+        if not path.exists():
+            print(f"{path}: no such file or directory", file=err)
+            failed = True
+            continue
+        for file in _files(path):
+            try:
+                raw = file.read_bytes()
+            except OSError as error:
+                print(f"{file}: {error.strerror or 'cannot be read'}", file=err)
+                failed = True
+                continue
+            for index, reading in enumerate(read_file(raw, zone=zone)):
+                out.write(line_of(str(file), index, reading) + "\n")
+                unread = unread or reading.disposition in ("set_aside", "unassessable")
+    if failed:
+        return 1
+    return 4 if strict and unread else 0
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    else:
+        yield path
+
+
+def line_of(file: str, index: int, reading: Reading) -> str:
+    """The JSON object of one message, as the contract has it."""
+    return msgspec.json.encode(
+        {
+            "file": file,
+            "index": index,
+            "format": reading.format,
+            "control_id": reading.control_id,
+            "disposition": reading.disposition,
+            "results": [_result(r) for r in reading.results],
+            "problems": [{"code": p.code, "where": p.where, "text": p.text} for p in reading.problems],
+        }
+    ).decode()
+
+
+def _result(result: LabResult) -> dict[str, Any]:
+    anc = result.anc
+    patient = result.identifiers[0] if result.identifiers else None
+    return {
+        "kind": "ANC",
+        "anc_per_mm3": decimal_text(anc.per_mm3) if anc else None,
+        "comparator": anc.comparator if anc else None,
+        "derived": anc.derived if anc else False,
+        "lower_bound_per_mm3": decimal_text(anc.lower_bound) if anc and anc.lower_bound is not None else None,
+        "status": result.status.value,
+        "trust": result.trust.value,
+        "doubts": list(result.doubts),
+        "patient": {"value": patient.value, "authority": patient.authority, "type": patient.type} if patient else None,
+        "collected_at": _time(result),
+        "code": result.code,
+        "code_system": result.code_system,
+        "display": result.display,
+        "value_as_sent": result.value_as_sent,
+        "unit_as_sent": result.unit_as_sent,
+        "where": result.where,
+    }
+
+
+def _time(result: LabResult) -> str | None:
+    if result.collected_at is None:
+        return None
+    return result.collected_at.isoformat() if result.time_known else result.collected_at.date().isoformat()
+
+
+def decimal_text(value: Decimal) -> str:
+    """Exact, without exponent and without trailing zeros.
+
+    >>> decimal_text(Decimal("1.250E+3")), decimal_text(Decimal("0.840")), decimal_text(Decimal("0.00"))
+    ('1250', '0.84', '0')
+    """
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

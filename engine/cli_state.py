@@ -1,0 +1,375 @@
+"""The commands that look into, or change, what an engine keeps: they work beside a running engine, on its database."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from engine.cli import FAILURE, NOT_READY, OK, USAGE
+from engine.config import ConfigError, Settings, exposed, load, origins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+__all__ = [
+    "config_check_command",
+    "config_show_command",
+    "db_backup_command",
+    "db_upgrade_command",
+    "db_verify_command",
+    "dead_change_command",
+    "dead_list_command",
+    "health_command",
+    "messages_list_command",
+    "messages_replay_command",
+    "messages_show_command",
+    "patients_import_command",
+    "patients_show_command",
+    "patients_timeline_command",
+]
+
+
+class _Stop(Exception):
+    def __init__(self, code: int, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+
+
+def _guarded(command: Callable[..., int]) -> Callable[..., int]:
+    def run(*arguments: Any, stdout: TextIO, stderr: TextIO) -> int:
+        try:
+            return command(*arguments, stdout=stdout, stderr=stderr)
+        except _Stop as stop:
+            print(stop, file=stderr)
+            return stop.code
+
+    run.__doc__ = command.__doc__
+    return run
+
+
+def _settings(config: Path | None) -> Settings:
+    try:
+        return load(config)
+    except ConfigError as error:
+        raise _Stop(USAGE, str(error)) from None
+
+
+@contextmanager
+def _database(config: Path | None, *, write: bool = False) -> Iterator[Connection]:
+    """A connection on the database of these settings; a transaction when ``write``. Never creates a file."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from store import database, schema
+
+    url = _settings(config).store.url
+    path = database.file_of(url)
+    if path is not None and not path.exists():
+        raise _Stop(NOT_READY, f"{path}: no such database; `neutroflag serve` makes it")
+    try:
+        with (database.writer(url) if write else database.reader(url)).connect() as connection, connection.begin():
+            if schema.present(connection) != schema.needed():
+                raise _Stop(NOT_READY, "the database is of another version; `neutroflag db upgrade` brings it up")
+            yield connection
+    except SQLAlchemyError as error:
+        raise _Stop(FAILURE, f"{path or 'database'}: {getattr(error, 'orig', type(error).__name__)}") from None
+
+
+def _rows(rows: Iterable[dict[str, Any]], json: bool, columns: tuple[str, ...], stdout: TextIO) -> None:
+    if json:
+        for row in rows:
+            print(jsonlib.dumps(row, ensure_ascii=False, default=str), file=stdout)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if row.get(name) is None else str(row[name]) for name in columns))
+    Console(file=stdout, soft_wrap=True).print(table)
+
+
+@_guarded
+def messages_list_command(
+    config: Path | None,
+    json: bool,
+    disposition: str,
+    sender: str,
+    control_id: str,
+    limit: int,
+    *,
+    stdout: TextIO,
+    stderr: TextIO,
+) -> int:
+    from store import listing
+
+    with _database(config) as connection:
+        rows = listing.messages(connection, disposition=disposition, sender=sender, control_id=control_id, limit=limit)
+        columns = ("id", "received_at", "channel", "sender", "control_id", "message_type", "disposition", "reason")
+        _rows(rows, json, columns, stdout)
+    return OK
+
+
+@_guarded
+def messages_show_command(config: Path | None, number: int, json: bool, *, stdout: TextIO, stderr: TextIO) -> int:
+    from store import listing
+
+    with _database(config) as connection:
+        whole = listing.message_whole(connection, number)
+    if whole is None:
+        raise _Stop(FAILURE, f"no message {number}")
+    if json:
+        print(jsonlib.dumps(whole, ensure_ascii=False), file=stdout)
+        return OK
+    raw = whole.pop("raw")
+    print(jsonlib.dumps(whole, ensure_ascii=False, indent=2), file=stdout)
+    print((raw or "(the body was removed)").replace("\r", "\n"), file=stdout)
+    return OK
+
+
+@_guarded
+def messages_replay_command(
+    config: Path | None, numbers: list[int], yes: bool, *, stdout: TextIO, stderr: TextIO
+) -> int:
+    from store import inbox
+
+    if not yes:
+        print(f"would judge again: {', '.join(map(str, numbers))}; say --yes to do it", file=stdout)
+        return OK
+    failed = False
+    with _database(config, write=True) as connection:
+        for number in numbers:
+            copied = inbox.replay(connection, number, int(datetime.now(UTC).timestamp() * 1000))
+            failed = failed or copied is None
+            print(
+                f"{number}: " + (f"again as {copied}" if copied else "no such message, or its body is gone"),
+                file=stdout,
+            )
+    return FAILURE if failed else OK
+
+
+@_guarded
+def dead_list_command(config: Path | None, json: bool, *, stdout: TextIO, stderr: TextIO) -> int:
+    from store import listing
+
+    with _database(config) as connection:
+        columns = ("id", "destination", "alert_id", "revision", "attempts", "ended_at", "code", "words")
+        _rows(listing.dead_letters(connection), json, columns, stdout)
+    return OK
+
+
+@_guarded
+def dead_change_command(
+    config: Path | None, verb: str, numbers: list[int], yes: bool, *, stdout: TextIO, stderr: TextIO
+) -> int:
+    from store import outbox
+
+    if not yes:
+        print(f"would {verb}: {', '.join(map(str, numbers))}; say --yes to do it", file=stdout)
+        return OK
+    with _database(config, write=True) as connection:
+        if verb == "replay":
+            changed = outbox.replay(connection, numbers, int(datetime.now(UTC).timestamp() * 1000))
+        else:
+            changed = outbox.drop(connection, numbers)
+    for number in numbers:
+        done = {"replay": "waiting again", "drop": "dropped"}[verb]
+        print(f"{number}: {done if number in changed else 'no such dead letter'}", file=stdout)
+    return OK if set(changed) == set(numbers) else FAILURE
+
+
+@_guarded
+def patients_import_command(
+    config: Path | None, file: Path, who: str, dry_run: bool, *, stdout: TextIO, stderr: TextIO
+) -> int:
+    from engine.register_csv import import_csv
+    from store import database, schema
+
+    settings = _settings(config)
+    path = database.file_of(settings.store.url)
+    if path is None or not path.exists():
+        # A register may be loaded before the engine first runs.
+        with database.writer(settings.store.url).connect() as connection, connection.begin():
+            schema.upgrade(connection)
+        if path is not None:
+            path.chmod(0o600)
+    with _database(config):
+        pass
+    try:
+        report = import_csv(
+            file,
+            settings.store.url,
+            actor=who,
+            zone=settings.zone,
+            default_protocol=settings.engine.protocol,
+            dry_run=dry_run,
+        )
+    except OSError as error:
+        raise _Stop(FAILURE, f"{file}: {error.strerror}") from None
+    for complaint in report.complaints:
+        print(f"{file}: {complaint}", file=stderr)
+    if report.complaints:
+        print("nothing was imported", file=stderr)
+        return FAILURE
+    done = "would be" if dry_run else "were"
+    print(f"{report.rows} rows: {report.enrolled} {done} enrolled, {report.updated} {done} updated", file=stdout)
+    return OK
+
+
+def _one_patient(connection: Connection, key: str) -> str:
+    from store import listing
+
+    found = listing.patient_keys(connection, key)
+    if not found:
+        raise _Stop(FAILURE, "no such patient on file")
+    if len(found) > 1:
+        raise _Stop(FAILURE, f"{len(found)} patients carry this identifier; write authority|identifier")
+    return found[0]
+
+
+@_guarded
+def patients_show_command(config: Path | None, key: str, json: bool, *, stdout: TextIO, stderr: TextIO) -> int:
+    import msgspec
+
+    from store import listing, register
+
+    with _database(config) as connection:
+        number = _one_patient(connection, key)
+        record = register.by_id(connection, [number])[0]
+        alerts = listing.alerts(connection, number)
+    whole = {
+        "id": record.id,
+        "enrolled": record.enrolled,
+        "identifiers": msgspec.to_builtins(record.identifiers),
+        "person": msgspec.to_builtins(record.person),
+        "owner": record.owner,
+        "course": msgspec.to_builtins(record.course),
+        "present": msgspec.to_builtins(record.present),
+        "counts": len(record.results),
+        "alerts": [
+            {name: item[name] for name in ("id", "family", "level", "state", "revision", "title", "updated_at")}
+            for item in alerts
+        ],
+    }
+    print(jsonlib.dumps(whole, ensure_ascii=False, indent=None if json else 2, default=str), file=stdout)
+    return OK
+
+
+@_guarded
+def patients_timeline_command(config: Path | None, key: str, json: bool, *, stdout: TextIO, stderr: TextIO) -> int:
+    from store import listing
+
+    with _database(config) as connection:
+        rows = listing.timeline(connection, _one_patient(connection, key))
+    if not json:
+        rows = [
+            {
+                "at": row["at"],
+                "kind": row["kind"],
+                "what": "  ".join(f"{name}={value}" for name, value in row.items() if name not in ("at", "kind")),
+            }
+            for row in rows
+        ]
+    _rows(rows, json, ("at", "kind", "what"), stdout)
+    return OK
+
+
+@_guarded
+def db_upgrade_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -> int:
+    from store import database, schema
+
+    with database.writer(_settings(config).store.url).connect() as connection, connection.begin():
+        before = schema.present(connection)
+        schema.upgrade(connection)
+    print(f"schema {before or 'none'} -> {schema.needed()}", file=stdout)
+    return OK
+
+
+@_guarded
+def db_backup_command(config: Path | None, file: Path, *, stdout: TextIO, stderr: TextIO) -> int:
+    from store import database
+
+    source = database.file_of(_settings(config).store.url)
+    if source is None or not source.exists():
+        raise _Stop(NOT_READY, "there is no database to copy")
+    if file.exists():
+        raise _Stop(FAILURE, f"{file}: exists already")
+    partial = file.with_name(f"{file.name}.partial")
+    partial.unlink(missing_ok=True)
+    # Patients' data: for this user alone, from the first byte on.
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    with closing(sqlite3.connect(source)) as origin, closing(sqlite3.connect(partial)) as copy:
+        origin.backup(copy, pages=2048, sleep=0.01)
+        copy.execute("PRAGMA journal_mode=DELETE")
+        verdict = copy.execute("PRAGMA integrity_check").fetchone()[0]
+    if verdict != "ok":
+        partial.unlink()
+        raise _Stop(FAILURE, f"the copy is not whole: {verdict}")
+    partial.replace(file)
+    print(f"{file}: {file.stat().st_size} bytes, verified", file=stdout)
+    return OK
+
+
+@_guarded
+def db_verify_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -> int:
+    from sqlalchemy import text
+
+    from store.check import findings
+
+    with _database(config) as connection:
+        problems = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
+        problems += findings(connection)
+    for problem in problems:
+        print(problem, file=stdout)
+    if not problems:
+        print("whole: integrity, references, and in = out", file=stdout)
+    return FAILURE if problems else OK
+
+
+@_guarded
+def config_check_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -> int:
+    settings = _settings(config)
+    problems = exposed(settings)
+    from engine.selfcheck import shapes
+
+    problems += shapes(settings)
+    for problem in problems:
+        print(problem, file=stderr)
+    if problems:
+        return USAGE
+    print(f"settings are good; {len(settings.destination)} destinations", file=stdout)
+    if not settings.destination:
+        print("note: no destination, alerts stay in the database", file=stderr)
+    return OK
+
+
+@_guarded
+def config_show_command(config: Path | None, origin: bool, json: bool, *, stdout: TextIO, stderr: TextIO) -> int:
+    settings = _settings(config)
+    rows = [
+        {"key": key, "value": value if json else jsonlib.dumps(value), "origin": place}
+        for key, value, place in origins(settings, config, os.environ)
+    ]
+    _rows(rows, json, ("key", "value", "origin") if origin else ("key", "value"), stdout)
+    return OK
+
+
+@_guarded
+def health_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -> int:
+    import httpx2
+
+    settings = _settings(config)
+    host = settings.http.host if settings.http.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
+    try:
+        answer = httpx2.get(f"http://{host}:{settings.http.port}/readyz", timeout=5, trust_env=False)
+    except httpx2.HTTPError as error:
+        raise _Stop(NOT_READY, f"no engine answers on {host}:{settings.http.port}: {type(error).__name__}") from None
+    print(answer.text.strip(), file=stdout)
+    return OK if answer.status_code == 200 else NOT_READY

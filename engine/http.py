@@ -1,0 +1,51 @@
+"""The HTTP face: the doors' routes, health and metrics, in one application."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from engine.observe import Meters
+
+__all__ = ["application"]
+
+State = dict[str, Any]
+
+
+def application(
+    routers: list[APIRouter],
+    *,
+    readiness: Callable[[], Awaitable[tuple[bool, State]]],
+    metrics: Callable[[], Awaitable[bytes]],
+    meters: Meters,
+) -> FastAPI:
+    # The interactive documentation would load its scripts from a CDN: off.
+    app = FastAPI(title="NeutroFlag", version=version("neutroflag"), docs_url=None, redoc_url=None)
+    for router in routers:
+        app.include_router(router)
+
+    @app.get("/livez")
+    async def livez() -> Response:
+        """The process runs and its loop turns."""
+        return Response("ok\n", media_type="text/plain")
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """200 when messages are accepted and judged; 503 with the reason when not. Destinations are told, not required."""
+        ready, state = await readiness()
+        return JSONResponse(state, status_code=200 if ready else 503)
+
+    @app.get("/metrics")
+    async def exposition() -> Response:
+        return Response(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.exception_handler(Exception)
+    async def fault(_request: Request, error: Exception) -> Response:
+        meters.fault(error, path="http")
+        return JSONResponse({"error": "internal"}, status_code=500)
+
+    return app

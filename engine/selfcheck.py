@@ -1,0 +1,90 @@
+"""Our outgoing shapes for each destination, judged by the libraries before anything goes out (``config check``)."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from importlib.metadata import version
+
+from emitters.check import judge_fhir, judge_v2
+from emitters.fhir import encode, transaction
+from emitters.fhir_terms import FhirProfile
+from emitters.hl7v2 import alert_message
+from engine.compose import v2_profile
+from engine.config import FhirDestination, Settings
+from rules import alerts_for, assess, find_protocol
+from rules.model import (
+    AbsoluteNeutrophilCount,
+    Alert,
+    AlertKind,
+    Assessment,
+    LabResult,
+    OrderReference,
+    PatientIdentifier,
+    Person,
+    ResultStatus,
+    Subject,
+    TreatmentCourse,
+)
+
+__all__ = ["shapes"]
+
+
+def shapes(settings: Settings) -> list[str]:
+    """One complaint a line; empty when every destination's shape is sound. Slow (the libraries are): seconds."""
+    alert = _sample(settings)
+    found: list[str] = []
+    for number, item in enumerate(settings.destination):
+        if isinstance(item, FhirDestination):
+            profile = FhirProfile(
+                engine_id=settings.engine.name, engine_version=version("neutroflag"), owner=item.owner
+            )
+            complaints = judge_fhir(encode(transaction(alert, patient_reference="Patient/example", settings=profile)))
+        else:
+            complaints = judge_v2(alert_message(alert, control_id="0" * 20, profile=v2_profile(item)))
+        found += [f"destination[{number}] {item.name}: {complaint}" for complaint in complaints]
+    return found
+
+
+def _sample(settings: Settings) -> Alert:
+    """A stop alert about nobody."""
+    now = datetime(2026, 6, 1, 9, 0, tzinfo=UTC)
+    result = LabResult(
+        status=ResultStatus.FINAL,
+        anc=AbsoluteNeutrophilCount(per_mm3=Decimal(840), reporting_unit=Decimal(10)),
+        collected_at=now,
+        code="26499-4",
+        code_system="http://loinc.org",
+        display="PNN",
+        value_as_sent="0.84",
+        unit_as_sent="G/L",
+        sub_id="1",
+        order=OrderReference(placer="P1^LIS", filler="F1^LAB"),
+        key="self-check",
+    )
+    course = TreatmentCourse(start=date(2026, 1, 5))
+    verdict = assess(find_protocol(settings.engine.protocol), course, [], result, now.date())
+    if not isinstance(verdict, Assessment):
+        raise TypeError("the sample count could not be judged")
+    draft = alerts_for(verdict, register_id="self-check", language=settings.locale.language, result=result)
+    if draft is None:
+        raise TypeError("the sample count gives no alert")
+    return Alert(
+        id=draft.id,
+        revision=1,
+        kind=AlertKind.RAISED,
+        family=draft.family,
+        level=draft.level,
+        title=draft.title,
+        text=draft.text,
+        subject=Subject(
+            register_id="self-check",
+            identifiers=(PatientIdentifier("0", "urn:oid:1.2.3.4.5", "PI"),),
+            person=Person(family="EXAMPLE", given="Nobody", birth_date=date(1980, 1, 1), sex="F"),
+        ),
+        raised_at=now,
+        updated_at=now,
+        assessment=verdict,
+        result=result,
+        language=settings.locale.language,
+    )

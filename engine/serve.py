@@ -1,0 +1,74 @@
+"""``neutroflag serve``: settings checked, doors opened, signals heard, everything drained at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from engine.cli import FAILURE, NOT_READY, OK, USAGE
+from engine.config import ConfigError, Settings, exposed, load
+
+if TYPE_CHECKING:
+    from engine.compose import Engine
+
+__all__ = ["serve_command"]
+
+
+def serve_command(config: Path | None, *, stderr: TextIO) -> int:
+    try:
+        settings = load(config)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=stderr)
+        return USAGE
+    if problems := exposed(settings):
+        for problem in problems:
+            print(problem, file=stderr)
+        return USAGE
+    import uvloop
+
+    from engine.observe import configure
+
+    configure()
+    return uvloop.run(_serve(settings, stderr))
+
+
+async def _serve(settings: Settings, stderr: TextIO) -> int:
+    from engine.compose import Engine, PortTaken
+    from store import AlreadyRunning, SchemaOutdated, StoreUnavailable
+
+    engine = Engine(settings)
+    try:
+        await engine.start()
+    except (SchemaOutdated, AlreadyRunning, StoreUnavailable) as error:
+        print(f"store: {error}", file=stderr)
+        await engine.stop()
+        return NOT_READY
+    except PortTaken as error:
+        print(f"cannot listen: {error}", file=stderr)
+        return NOT_READY
+    print(_faces(engine), file=stderr, flush=True)
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    engine.failed.add_done_callback(lambda _: told.set())
+    await told.wait()
+    failed = engine.failed.result() if engine.failed.done() else ""
+    await engine.stop()
+    if failed:
+        # Ending is the honest answer to a lost part: the supervisor starts the whole anew.
+        print(f"{failed}: ended unexpectedly", file=stderr)
+        return FAILURE
+    return OK
+
+
+def _faces(engine: Engine) -> str:
+    settings = engine.settings
+    parts = [f"mode {settings.engine.mode}"]
+    if engine.mllp is not None:
+        parts.append(f"mllp://{settings.mllp.host}:{engine.mllp.port}")
+    if settings.http.enabled:
+        parts.append(f"http://{settings.http.host}:{engine.http_port}")
+    return "neutroflag: " + "  ".join(parts)

@@ -1,0 +1,50 @@
+"""The words that take an alert back: as visible as the alert was, and never a reassurance beyond what the laboratory said."""
+
+from __future__ import annotations
+
+from rules.explain import plain
+from rules.model import Alert, LabResult, ResultStatus
+from rules.wording import WORDS
+
+__all__ = ["withdrawal"]
+
+_TITLE = {"fr": "ALERTE RETIRÉE : {title}", "en": "ALERT WITHDRAWN: {title}"}
+_CORRECTED = {
+    "fr": (
+        "Le laboratoire a corrigé le résultat sur lequel reposait cette alerte. Valeur corrigée : {value}. "
+        "Si une décision a déjà été prise sur la première valeur, la revoir avec le patient."
+    ),
+    "en": (
+        "The laboratory has corrected the result on which this alert rested. Corrected value: {value}. "
+        "If a decision was already taken on the first value, review it with the patient."
+    ),
+}
+_TAKEN_BACK = {
+    "fr": (
+        "Le laboratoire a retiré le résultat sur lequel reposait cette alerte ({status}). Il n'y a plus de numération "
+        "valable à sa place : le contrôle reste à faire. Si une décision a déjà été prise, la revoir avec le patient."
+    ),
+    "en": (
+        "The laboratory has taken back the result on which this alert rested ({status}). No valid count stands in its "
+        "place: the test is still to be done. If a decision was already taken, review it with the patient."
+    ),
+}
+_NEVER_ALONE = {
+    "fr": "L'arrêt et la reprise de la clozapine restent la décision du prescripteur.",
+    "en": "Stopping and resuming clozapine remain the prescriber's decision.",
+}
+
+
+def withdrawal(before: Alert, replaced_by: LabResult, *, language: str) -> tuple[str, str]:
+    """Title and text for the withdrawal of ``before``, whose count is now ``replaced_by``."""
+    if replaced_by.anc is None or replaced_by.status.withdrawn:
+        status = "wrong patient or error" if replaced_by.status is ResultStatus.ENTERED_IN_ERROR else "cancelled"
+        if language == "fr":
+            status = "erreur ou autre patient" if replaced_by.status is ResultStatus.ENTERED_IN_ERROR else "annulé"
+        said = _TAKEN_BACK[language].format(status=status)
+    else:
+        mark = WORDS[language].decimal_mark
+        giga = plain(replaced_by.anc.per_mm3 / 1000).replace(".", mark)
+        value = f"{replaced_by.anc.comparator or ''}{giga} G/L ({plain(replaced_by.anc.per_mm3)}/mm3)"
+        said = _CORRECTED[language].format(value=value)
+    return _TITLE[language].format(title=before.title), f"{said}\n{_NEVER_ALONE[language]}"

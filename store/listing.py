@@ -1,0 +1,180 @@
+"""What people ask to see: messages, dead letters, patients. Read-only, in pages by key, newest or oldest by id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from store.tables import alert, assessment, audit, delivery, identifier, message, patient, result
+from store.values import from_ms
+
+__all__ = ["alerts", "dead_letters", "deliveries", "message_whole", "messages", "patient_keys", "timeline"]
+
+_MESSAGE = (
+    message.c.id,
+    message.c.received_at,
+    message.c.channel,
+    message.c.format,
+    message.c.peer,
+    message.c.sender,
+    message.c.control_id,
+    message.c.message_type,
+    message.c.disposition,
+    message.c.reason,
+    message.c.duplicate_of,
+    message.c.conflicts_with,
+    message.c.replay_of,
+    message.c.judged_at,
+    message.c.size,
+)
+_PAGE = 1000
+
+
+def messages(
+    connection: Connection, *, disposition: str = "", sender: str = "", control_id: str = "", limit: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Oldest first, without bodies; ``limit`` 0: all."""
+    after, left = 0, limit or None
+    while True:
+        query = select(*_MESSAGE).where(message.c.id > after).order_by(message.c.id).limit(min(_PAGE, left or _PAGE))
+        if disposition:
+            wanted = None if disposition == "pending" else disposition
+            query = query.where(message.c.disposition.is_(None) if wanted is None else message.c.disposition == wanted)
+        if sender:
+            query = query.where(message.c.sender == sender)
+        if control_id:
+            query = query.where(message.c.control_id == control_id)
+        page = connection.execute(query).mappings().all()
+        for row in page:
+            yield _message(dict(row))
+        if left is not None:
+            left -= len(page)
+        if len(page) < _PAGE or left == 0:
+            return
+        after = page[-1]["id"]
+
+
+def _message(row: dict[str, Any]) -> dict[str, Any]:
+    for name in ("received_at", "judged_at"):
+        if row.get(name) is not None:
+            row[name] = from_ms(row[name]).isoformat(timespec="milliseconds")
+    row["disposition"] = row["disposition"] or "pending"
+    return row
+
+
+def message_whole(connection: Connection, number: int) -> dict[str, Any] | None:
+    """One message with its ledger, verdicts and bytes (as text where they are text)."""
+    row = (
+        connection.execute(select(*_MESSAGE, message.c.ledger, message.c.raw).where(message.c.id == number))
+        .mappings()
+        .first()
+    )
+    if row is None:
+        return None
+    whole = _message(dict(row))
+    whole["ledger"] = json.loads(whole["ledger"] or "[]")
+    raw = whole.pop("raw")
+    whole["raw"] = raw.decode("utf-8", errors="backslashreplace") if raw is not None else None
+    verdicts = connection.scalars(
+        select(assessment.c.body).where(assessment.c.message_id == number).order_by(assessment.c.id)
+    )
+    whole["assessments"] = [json.loads(body) for body in verdicts]
+    return whole
+
+
+def dead_letters(connection: Connection) -> Iterator[dict[str, Any]]:
+    yield from deliveries(connection, state="dead")
+
+
+def deliveries(connection: Connection, *, state: str = "", alert_id: str = "") -> Iterator[dict[str, Any]]:
+    query = select(
+        delivery.c.id,
+        delivery.c.destination,
+        delivery.c.state,
+        delivery.c.alert_id,
+        delivery.c.revision,
+        delivery.c.control_id,
+        delivery.c.attempts,
+        delivery.c.created_at,
+        delivery.c.ended_at,
+        delivery.c.code,
+        delivery.c.words,
+    ).order_by(delivery.c.id)
+    if state:
+        query = query.where(delivery.c.state == state)
+    if alert_id:
+        query = query.where(delivery.c.alert_id == alert_id)
+    for found in connection.execute(query).mappings():
+        row = dict(found)
+        for name in ("created_at", "ended_at"):
+            row[name] = from_ms(row[name]).isoformat(timespec="milliseconds") if row[name] is not None else None
+        yield row
+
+
+def patient_keys(connection: Connection, value: str) -> list[str]:
+    """Register ids that ``value`` names: an identifier, ``authority|value``, or the register id itself."""
+    wanted_authority, _, wanted = value.rpartition("|")
+    query = select(identifier.c.patient_id).where(identifier.c.value == (wanted or value))
+    if wanted_authority:
+        query = query.where(identifier.c.authority == wanted_authority)
+    found = list(connection.scalars(query.distinct()))
+    return found or list(connection.scalars(select(patient.c.id).where(patient.c.id == value)))
+
+
+def alerts(connection: Connection, patient_id: str) -> list[dict[str, Any]]:
+    query = select(alert.c.body, alert.c.state).where(alert.c.patient_id == patient_id).order_by(alert.c.raised_at)
+    return [{"state": state, **json.loads(body)} for body, state in connection.execute(query)]
+
+
+def timeline(connection: Connection, patient_id: str) -> list[dict[str, Any]]:
+    """Everything known of one patient by time: versions of counts, verdicts, alerts, changes of the register."""
+    rows: list[dict[str, Any]] = []
+    for row in connection.execute(select(result).where(result.c.patient_id == patient_id)).mappings():
+        body = json.loads(row["body"])
+        rows.append(
+            {
+                "at": body["collected_at"],
+                "kind": "count",
+                "current": bool(row["current"]),
+                "version": row["version"],
+                "status": body["status"],
+                "trust": body["trust"],
+                "anc_per_mm3": (body["anc"] or {}).get("per_mm3"),
+                "message": row["message_id"],
+                "result": row["id"],
+            }
+        )
+    for row in connection.execute(select(assessment).where(assessment.c.patient_id == patient_id)).mappings():
+        body = json.loads(row["body"])
+        rows.append(
+            {
+                "at": from_ms(row["made_at"]).isoformat(timespec="milliseconds"),
+                "kind": "verdict",
+                "result": row["result_id"],
+                **{
+                    name: body[name]
+                    for name in ("category", "action", "alert", "rule", "next_due", "as_of", "protocol")
+                },
+            }
+        )
+    for body in alerts(connection, patient_id):
+        rows.append(
+            {
+                "at": body["updated_at"],
+                "kind": "alert",
+                **{name: body[name] for name in ("id", "family", "level", "state", "revision", "title")},
+            }
+        )
+    for row in connection.execute(select(audit).where(audit.c.patient_id == patient_id)).mappings():
+        rows.append(
+            {
+                "at": from_ms(row["at"]).isoformat(timespec="milliseconds"),
+                "kind": "register",
+                "who": row["actor"],
+                "what": row["action"],
+            }
+        )
+    return sorted(rows, key=lambda item: (item["at"] or "", item["kind"]))

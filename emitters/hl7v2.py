@@ -7,24 +7,16 @@ character set lacks is transliterated, never a reason to fail. The same alert an
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
 
+from emitters.charsets import CHARSETS, encoded
 from emitters.counts import UCUM_UNIT, giga_per_litre, letter
+from emitters.v2_words import WORDS, Words
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel, LabResult, PatientIdentifier, ResultStatus, Subject
 
 __all__ = ["CHARSETS", "V2Profile", "alert_message", "filler_number"]
-
-CHARSETS: Final = {
-    "UNICODE UTF-8": "utf-8",
-    "8859/15": "iso8859-15",
-    "8859/1": "iso8859-1",
-    "ASCII": "ascii",
-    "": "ascii",
-}
-"""MSH-18 (table 0211) and the codec; empty means ASCII (HL7 v2.5, 2.15.9.18)."""
 
 _OURS: Final = "99NEUTROFLAG"
 _VERSIONS: Final = ("2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7")
@@ -60,58 +52,6 @@ class V2Profile:
         return "TS" if self.version < "2.6" else "DT"
 
 
-@dataclass(frozen=True, slots=True)
-class _Words:
-    service: str
-    decision: str
-    count: str
-    text: str
-    due: str
-    rule: str
-    withdrawn: str
-    disclaimer: str
-    decisions: dict[AlertFamily, str]
-
-
-_WORDS: Final = {
-    "fr": _Words(
-        "Alerte PNN clozapine",
-        "Conclusion de surveillance",
-        "Polynucléaires neutrophiles [Nombre/Volume] Sang",
-        "Texte de l'alerte",
-        "Prochaine NFS",
-        "Règle et version",
-        "ALERTE ANNULÉE",
-        "Aide à la surveillance : la décision appartient au prescripteur.",
-        {
-            AlertFamily.STOP: "Seuil d'arrêt atteint",
-            AlertFamily.MILD: "Neutropénie légère",
-            AlertFamily.START: "Avant le début du traitement",
-            AlertFamily.SCHEDULE: "Rythme de surveillance modifié",
-            AlertFamily.OVERDUE: "NFS en retard",
-            AlertFamily.REVIEW: "Résultat à relire par une personne",
-        },
-    ),
-    "en": _Words(
-        "Clozapine ANC alert",
-        "Monitoring conclusion",
-        "Neutrophils [#/volume] in Blood",
-        "Text of the alert",
-        "Next blood count",
-        "Rule and version",
-        "ALERT WITHDRAWN",
-        "Monitoring aid: the decision is the prescriber's.",
-        {
-            AlertFamily.STOP: "Stop threshold reached",
-            AlertFamily.MILD: "Mild neutropenia",
-            AlertFamily.START: "Before the start of treatment",
-            AlertFamily.SCHEDULE: "Monitoring schedule changed",
-            AlertFamily.OVERDUE: "Blood count overdue",
-            AlertFamily.REVIEW: "Result to be reviewed by a person",
-        },
-    ),
-}
-
 _DECISION_FLAG: Final = {AlertLevel.CRITICAL: "AA", AlertLevel.RED: "AA", AlertLevel.AMBER: "A"}
 _SEX: Final = {"male": "M", "female": "F", "other": "O", "unknown": "U"}
 
@@ -123,7 +63,7 @@ def alert_message(alert: Alert, *, control_id: str, profile: V2Profile) -> bytes
     """
     if re.fullmatch(r"[A-Za-z0-9.-]{1,20}", control_id) is None:
         raise ValueError("a control id is 1 to 20 letters, digits, dots or hyphens")
-    words = _WORDS.get(alert.language, _WORDS["en"])
+    words = WORDS.get(alert.language, WORDS["en"])
     at = _stamp(alert.updated_at)
     segments = [_msh(alert, control_id, profile, at)]
     unread = alert.family is AlertFamily.REVIEW and not alert.subject.register_id
@@ -132,7 +72,7 @@ def alert_message(alert: Alert, *, control_id: str, profile: V2Profile) -> bytes
         segments.append(_pid(alert.subject))
     segments += [_orc(alert, profile, at), _obr(alert, profile, words, at), *_observations(alert, profile, words, at)]
     segments.append(f"NTE|1|L|{_text(words.disclaimer)}")
-    return _encoded("".join(segment.rstrip("|") + "\r" for segment in segments), profile.charset)
+    return encoded("".join(segment.rstrip("|") + "\r" for segment in segments), profile.charset)
 
 
 def filler_number(alert_id: str) -> str:
@@ -206,7 +146,7 @@ def _orc(alert: Alert, profile: V2Profile, at: str) -> str:
     return f"ORC|RE||{_own_number(alert, profile)}||{'CA' if _deleted(alert) else 'CM'}||||{at}"
 
 
-def _obr(alert: Alert, profile: V2Profile, words: _Words, at: str) -> str:
+def _obr(alert: Alert, profile: V2Profile, words: Words, at: str) -> str:
     result = alert.result
     collected = _stamp(result.collected_at, result.time_known) if result and result.collected_at else ""
     fields = [""] * 30
@@ -231,7 +171,7 @@ def _parent(result: LabResult) -> str:
     return f"{demoted(result.order.placer)}^{demoted(result.order.filler)}".rstrip("^")
 
 
-def _observations(alert: Alert, profile: V2Profile, words: _Words, at: str) -> list[str]:
+def _observations(alert: Alert, profile: V2Profile, words: Words, at: str) -> list[str]:
     """The OBX segments. A withdrawal keeps a text that shows: many systems hide what is deleted (OBX-11 D, W)."""
     status, text_status = _statuses(alert)
     withdrawn = alert.kind is AlertKind.WITHDRAWN
@@ -271,7 +211,7 @@ def _ours(code: str, text: str) -> str:
     return f"{code}^{_text(text)}^{_OURS}"
 
 
-def _count(alert: Alert, words: _Words) -> tuple[str, str, str, str, str, str, str, str, str] | None:
+def _count(alert: Alert, words: Words) -> tuple[str, str, str, str, str, str, str, str, str] | None:
     """The judged count. NM cannot carry a comparator; SN is made for it. None where nothing could be judged.
 
     A count that the laboratory took back is a row without a value whose status deletes the one sent before.
@@ -318,7 +258,7 @@ def _deleted(alert: Alert) -> bool:
     return alert.kind is AlertKind.WITHDRAWN and alert.reason == "entered-in-error"
 
 
-def _lines(alert: Alert, words: _Words) -> str:
+def _lines(alert: Alert, words: Words) -> str:
     """Title and text as repetitions: in a TX field each repetition is a line (HL7 v2.5, 2.A.80)."""
     text = alert.text if alert.text.startswith(alert.title) else f"{alert.title}\n{alert.text}"
     if alert.kind is AlertKind.WITHDRAWN:
@@ -358,50 +298,3 @@ _SPECIAL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\|^&~]")
 def _text(words: str) -> str:
     # Nearly every text has nothing to escape; translating costs ten times a search.
     return words.translate(_ESCAPES) if _SPECIAL.search(words) else words
-
-
-_PLAINER: Final = {
-    "≥": ">=",
-    "≤": "<=",
-    "’": "'",
-    "‘": "'",
-    "“": '"',
-    "”": '"',
-    "–": "-",
-    "—": "-",
-    "…": "...",
-    "×": "x",
-    "µ": "u",
-    "μ": "u",
-    "œ": "oe",
-    "Œ": "OE",
-    "æ": "ae",
-    "€": "EUR",
-    "ß": "ss",
-    "³": "3",
-    "ł": "l",
-    "ø": "o",
-    "\u202f": " ",
-    "\xa0": " ",
-}
-
-
-def _encoded(text: str, charset: str) -> bytes:
-    codec = CHARSETS[charset]
-    try:
-        return text.encode(codec)
-    except UnicodeEncodeError:
-        return "".join(_fitting(character, codec) for character in text).encode(codec)
-
-
-def _fitting(character: str, codec: str) -> str:
-    """The character, or the nearest that the set has, or ``?``. A substitute must not be a separator."""
-    bare = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
-    for candidate in (character, _PLAINER.get(character, ""), bare):
-        if candidate and (candidate == character or not set(candidate) & set("\\|^&~\r\n")):
-            try:
-                candidate.encode(codec)
-            except UnicodeEncodeError:
-                continue
-            return candidate
-    return "?"

@@ -1,6 +1,6 @@
 """Simulated laboratories: blood counts as French laboratories send them, and a bounded load of them over MLLP.
 
-Rule of the file: nobody in these messages exists. The load goes to loopback unless the caller says otherwise in so many words.
+Rule of the file: nobody in these messages exists, and the load goes to loopback unless the caller says otherwise.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ AUTHORITY: Final = "2.999.1"
 """2.999 is the OID arc set aside for examples: no hospital assigns identifiers under it."""
 
 _MOST = 10_000_000
-_TENTH = Decimal("0.1")
+_ONE, _TENTH, _CENT = Decimal(1), Decimal("0.1"), Decimal("0.01")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Laboratory:
     """How one laboratory writes its counts. ``per_mm3``: what one of its units is in cells per mm3."""
 
@@ -89,18 +89,22 @@ def blood_count(
     The same arguments give the same bytes, but for MSH-7 when ``sent`` is not given.
     """
     lab = laboratory
-    at = (sent or datetime.now(UTC)).strftime("%Y%m%d%H%M%S%z")
-    drawn = collected.strftime("%Y%m%d%H%M%S%z")
+    at, drawn = _stamp((sent or datetime.now(UTC)).replace(microsecond=0)), _stamp(collected)
     segments = (
         f"MSH|^~\\&|{lab.application}|{lab.facility}|NEUTROFLAG|HOPITAL-EXEMPLE|{at}||ORU^R01|{control_id}|P|{lab.version}"
         f"||||||{lab.charset}",
         f"PID|1||{patient_id}^^^HOPITAL-EXEMPLE&{authority}&ISO^PI||{family}^{given}^^^^^L||{born:%Y%m%d}|{sex}",
         "PV1|1|O|PSY-EXEMPLE^^^HOPITAL-EXEMPLE",
         f"ORC|RE|P{filler}|{filler}||CM",
-        f"OBR|1|P{filler}|{filler}|58410-2^Numération formule sanguine^LN|||{drawn}||||||||^^Sang veineux|||||||{at}|||{status}",
+        f"OBR|1|P{filler}|{filler}|58410-2^Numération formule sanguine^LN|||{drawn}||||||||^^Sang|||||||{at}|||{status}",
     )
     head = "\r".join(segments).encode(lab.codec, errors="replace")
-    return head + b"\r" + _rows(lab, Decimal(anc_per_mm3), status, lab.unit if unit is None else unit)
+    return head + b"\r" + _rows(lab, anc_per_mm3, status, lab.unit if unit is None else unit)
+
+
+@lru_cache(maxsize=4096)
+def _stamp(at: datetime) -> str:
+    return at.strftime("%Y%m%d%H%M%S%z")
 
 
 _ROWS: Final = (
@@ -131,20 +135,19 @@ _ROWS: Final = (
     ("8251-1", "Commentaire de la numération", "COM", "Simulation : aucune personne ne correspond", "", ""),
 )
 _OTHER_LEUKOCYTES: Final = 2600
-_SIGNED: Final = (
-    "20260101080000|LABO-EXEMPLE^Laboratoire simulé NeutroFlag|TECH-EXEMPLE^Biologiste^Simulé|"
-    "CYTOMETRIE^Cytométrie en flux et impédance^99SIM|AUTOMATE-SIMULE-01^99SIM"
-)
+# OBX-14 is left to OBR-7; OBX-15 to OBX-18 are who measured, and by what.
+_SIGNED: Final = "|LABO-EXEMPLE^Laboratoire simulé|TECH-EXEMPLE^Simulé|CYTOMETRIE^Cytométrie^99SIM|AUTOMATE-01^99SIM"
 
 
 @lru_cache(maxsize=4096)
-def _rows(lab: Laboratory, anc: Decimal, status: str, unit: str) -> bytes:
+def _rows(lab: Laboratory, anc_per_mm3: Decimal | int, status: str, unit: str) -> bytes:
     """The 25 OBX: the percentage and the leukocytes agree with the neutrophils, so that nothing contradicts."""
+    anc = Decimal(anc_per_mm3)
     wbc = anc + _OTHER_LEUKOCYTES
     values = {
-        "{wbc}": f"{wbc / 1000:f}",
+        "{wbc}": _written(wbc, 1000),
         "{percent}": f"{(100 * anc / wbc).quantize(_TENTH):f}",
-        "{anc}": f"{anc / lab.per_mm3:f}",
+        "{anc}": _written(anc, lab.per_mm3),
     }
     lines = []
     for number, (code, name, short, value, own_unit, limits) in enumerate(_ROWS, start=1):
@@ -153,13 +156,20 @@ def _rows(lab: Laboratory, anc: Decimal, status: str, unit: str) -> bytes:
             coded, shown, range_ = (
                 lab.neutrophils,
                 unit,
-                f"{Decimal(1800) / lab.per_mm3:f}-{Decimal(7500) / lab.per_mm3:f}",
+                f"{_written(Decimal(1800), lab.per_mm3)}-{_written(Decimal(7500), lab.per_mm3)}",
             )
         kind = "ST" if short == "COM" else "NM"
         flag = "L" if short == "PNN" and anc < 1800 else ""
         shown_value = values.get(value, value)
         lines.append(f"OBX|{number}|{kind}|{coded}|1|{shown_value}|{shown}|{range_}|{flag}|||{status}|||{_SIGNED}\r")
     return "".join(lines).encode(lab.codec, errors="replace")
+
+
+def _written(count: Decimal, per_mm3: int) -> str:
+    """With two decimals in thousands, as analysers print it; more only where the value has more."""
+    value = count / per_mm3
+    rounded = value.quantize(_CENT if per_mm3 > 1 else _ONE)
+    return f"{rounded if rounded == value else value:f}"
 
 
 # The load

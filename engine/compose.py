@@ -120,6 +120,8 @@ class Engine:
             ]
             app = application(doors, readiness=self.readiness, metrics=self._metrics, meters=self.meters)
             listening = socket.create_server((settings.http.host, settings.http.port), backlog=512)
+            # Inherited by what it accepts; without it an answer in two writes waits 40 ms for the peer (Nagle).
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.http_port = listening.getsockname()[1]
             config = uvicorn.Config(
                 app, access_log=False, log_config=None, lifespan="off", timeout_graceful_shutdown=5, server_header=False

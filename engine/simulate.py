@@ -338,7 +338,7 @@ def laboratories(run: str, *, patients: int = 5000) -> Callable[[int], bytes]:
             control_id=f"{run}-{number}",
             filler=f"{run}F{number}",
             patient_id=f"SIM{number % patients:06d}",
-            anc_per_mm3=1200 + number * 370 % 6000 // 10 * 10,
+            anc_per_mm3=1200 + number % 40 * 150,
             collected=start + timedelta(seconds=number // patients),
             laboratory=LABORATORIES[number % len(LABORATORIES)],
         )

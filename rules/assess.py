@@ -39,7 +39,7 @@ def assess(
     record = read_record(history, as_of, result)
     if result is None:
         chart = chart_of(protocol, course, record, as_of, before_only=False)
-        return _silenced(judge_absence(chart))
+        return _silenced(judge_absence(chart), course)
     assert result.anc is not None  # noqa: S101 - _problem
     own = count_of(result.anc, as_of)
     chart = chart_of(protocol, course, record, as_of, before_only=True)
@@ -66,9 +66,9 @@ def _problem(result: LabResult) -> Unassessable | None:
     return None
 
 
-def _silenced(found: Assessment, course: TreatmentCourse | None = None) -> Assessment:
+def _silenced(found: Assessment, course: TreatmentCourse) -> Assessment:
     """B-30: death silences; the verdict stays readable."""
-    if course is not None and course.state is CourseState.DECEASED:
+    if course.state is CourseState.DECEASED:
         return merged(replace(found, alert=AlertLevel.NONE, next_due=None, recommended_recheck_by=None), ("deceased",))
     return found
 

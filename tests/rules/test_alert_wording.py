@@ -1,0 +1,139 @@
+"""An alert stands alone: value, unit, threshold, what to do, by when, and the sentence behind it."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from rules import NAMESPACE, AlertDraft, alerts_for, assess, find_protocol, review_alert
+from rules.actions import ACTIONS
+from rules.model import (
+    AbsoluteNeutrophilCount,
+    AlertFamily,
+    AlertLevel,
+    Assessment,
+    LabResult,
+    PriorNeutropenia,
+    ResultStatus,
+    TreatmentCourse,
+)
+from rules.wording import WORDS
+
+ANSM = find_protocol("ansm")
+DAY = date(2026, 8, 3)
+COURSE = TreatmentCourse(start=date(2026, 1, 5), prior_neutropenia=PriorNeutropenia.NONE)
+
+
+def result(per_mm3: str, on: date = DAY) -> LabResult:
+    return LabResult(
+        status=ResultStatus.FINAL,
+        anc=AbsoluteNeutrophilCount(per_mm3=Decimal(per_mm3)),
+        collected_at=datetime(on.year, on.month, on.day, 8, tzinfo=UTC),
+    )
+
+
+def draft(per_mm3: str, language: str = "fr", course: TreatmentCourse = COURSE, on: date = DAY) -> AlertDraft | None:
+    judged = result(per_mm3, on)
+    found = assess(ANSM, course, (), judged, on)
+    assert isinstance(found, Assessment)
+    return alerts_for(found, register_id="r-1", language=language, result=judged)
+
+
+def test_a_stop_in_french_says_everything() -> None:
+    alert = draft("840")
+    assert alert is not None
+    assert (alert.family, alert.level) == (AlertFamily.STOP, AlertLevel.RED)
+    assert alert.title == "ARRÊT IMMÉDIAT de la clozapine, ne pas réexposer - PNN 0,84 G/L (840/mm3)"
+    for part in (
+        "Alerte. Arrêter immédiatement la clozapine",
+        "PNN 0,84 G/L (840/mm3) le 03/08/2026, sous le seuil de 1 G/L (1000/mm3).",
+        "au plus tard le 04/08/2026",
+        "au plus tard le 10/08/2026",
+        "signes d'infection",
+        "pharmacovigilance",
+        "ne doit jamais être réexposé",
+        "doivent immediatement arreter le traitement et ne pas etre reexposes",
+        "ansm@2025-09",
+    ):
+        assert part in alert.text
+
+
+def test_a_stop_in_english_says_everything() -> None:
+    alert = draft("499.9", "en")
+    assert alert is not None
+    assert alert.level is AlertLevel.CRITICAL
+    for part in (
+        "ANC 0.4999 G/L (499.9/mm3) on 2026-08-03",
+        "Stop clozapine immediately",
+        "2026-08-04",
+        "pharmacovigilance",
+    ):
+        assert part in alert.text
+
+
+def test_a_borderline_mild_count_is_not_said_to_be_below() -> None:
+    alert = draft("1500")
+    assert alert is not None
+    assert "exactement au seuil de 1,5 G/L (1500/mm3)" in alert.text
+    assert "pharmacovigilance" not in alert.text
+    assert "signes d'infection" in alert.text
+
+
+def test_nothing_to_say_is_no_alert() -> None:
+    assert draft("2900") is None
+
+
+def test_permission_is_worded_as_a_criterion_only() -> None:
+    for words in ACTIONS["INITIATION_PERMITTED"].values():
+        assert "crit" in words.title.lower()
+    assert "décision" in ACTIONS["INITIATION_PERMITTED"]["fr"].do
+
+
+def test_one_episode_is_one_alert() -> None:
+    first = draft("840")
+    assert first is not None
+    later = result("700", DAY + timedelta(days=1))
+    found = assess(ANSM, COURSE, (result("840"),), later, DAY + timedelta(days=1))
+    assert isinstance(found, Assessment)
+    again = alerts_for(found, register_id="r-1", language="en", result=later)
+    assert again is not None
+    assert again.id == first.id
+    other = alerts_for(found, register_id="r-2", language="en", result=later)
+    assert other is not None
+    assert other.id != first.id
+    assert uuid.UUID(first.id).version == 5
+    assert isinstance(NAMESPACE, uuid.UUID)
+
+
+def test_an_overdue_test_says_how_late() -> None:
+    found = assess(ANSM, COURSE, (result("2900"),), None, DAY + timedelta(days=30))
+    assert isinstance(found, Assessment)
+    alert = alerts_for(found, register_id="r-1", language="fr")
+    assert alert is not None
+    assert alert.family is AlertFamily.OVERDUE
+    assert "retard de 2 jours" in alert.text
+    assert "31/08/2026" in alert.text
+
+
+@pytest.mark.parametrize("language", ["fr", "en"])
+def test_an_unreadable_count_asks_for_a_person(language: str) -> None:
+    alert = review_alert("unit-missing", "OBX[2]-6", register_id="", key="LAB1|42", language=language)
+    assert (alert.family, alert.level) == (AlertFamily.REVIEW, AlertLevel.AMBER)
+    assert "unit-missing (OBX[2]-6)" in alert.text
+    again = review_alert("unit-missing", "OBX[2]-6", register_id="", key="LAB1|43", language=language)
+    assert again.id != alert.id
+
+
+def test_both_languages_know_the_same_remarks() -> None:
+    assert set(WORDS["fr"].remarks) == set(WORDS["en"].remarks)
+    assert set(WORDS["fr"].levels) == set(WORDS["en"].levels)
+
+
+@pytest.mark.parametrize("per_mm3", ["300", "800", "1200", "1500"])
+def test_the_mandatory_mention_is_never_written(per_mm3: str) -> None:
+    alert = draft(per_mm3)
+    assert alert is not None
+    assert "valeurs usuelles" not in alert.text

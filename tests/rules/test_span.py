@@ -1,0 +1,41 @@
+"""Spans and the calendar's corners (clinical.md B-4)."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from rules.span import Span, anniversary, due_after, parse_span
+
+YEAR, TWO_YEARS = Span(1, "year"), Span(2, "year")
+
+
+@pytest.mark.parametrize("text", ["7", "days", "7days", "0 days", "-1 days", "7.5 days", "7 months", "", "٧ days"])
+def test_what_has_no_number_and_unit_is_no_span(text: str) -> None:
+    with pytest.raises(ValueError, match="interval with a unit"):
+        parse_span(text)
+
+
+@pytest.mark.parametrize("text", ["1 day", "7 days", "48 hours", "18 weeks", "2 years"])
+def test_a_span_prints_as_it_is_written(text: str) -> None:
+    assert str(parse_span(text)) == text
+
+
+def test_a_yearly_test_after_29_february_is_due_by_28_february() -> None:
+    assert due_after(date(2028, 2, 29), YEAR) == date(2029, 2, 28)
+    assert due_after(date(2027, 2, 28), YEAR) == date(2028, 2, 28)
+
+
+def test_the_anniversary_of_29_february_is_1_march() -> None:
+    assert anniversary(date(2024, 2, 29), TWO_YEARS) == date(2026, 3, 1)
+    assert anniversary(date(2024, 2, 29), Span(4, "year")) == date(2028, 2, 29)
+
+
+def test_with_lost_days_the_later_anniversary_counts() -> None:
+    # 1 December 2023 + 2 years + 100 days = 11 March 2026; + 100 days first = 10 March 2024 + 2 years = 10 March 2026
+    assert anniversary(date(2023, 12, 1), TWO_YEARS, 100) == date(2026, 3, 11)
+
+
+def test_weeks_are_seven_days() -> None:
+    assert anniversary(date(2026, 1, 5), Span(18, "week")) == date(2026, 5, 11)

@@ -112,7 +112,7 @@ def verdict(header: Header | None) -> tuple[Code, AckError | None]:
     return ("CA" if enhanced else "AA"), None
 
 
-_BLANK = Header(*([""] * 9), "P", "2.5", "", "", "", "|", "^~\\&", "utf-8")
+_BLANK = Header._make([""] * 9 + ["P", "2.5", "", "", "", "|", "^~\\&", "utf-8"])
 
 
 def acknowledge(

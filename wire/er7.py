@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 __all__ = ["Header", "Message", "Segment", "Separators", "Split", "content_hash", "parse", "peek", "split_messages"]
@@ -204,7 +205,7 @@ def split(raw: bytes) -> Split:
     trailers: list[tuple[str, int | None, int]] = []
     in_batch = batches = 0
     marks = [0, *begins, len(raw)]
-    for number, (start, end) in enumerate(zip(marks, marks[1:], strict=False)):
+    for number, (start, end) in enumerate(pairwise(marks)):
         kept: list[bytes] = []
         if number:
             in_batch += 1
@@ -248,10 +249,10 @@ def content_hash(raw: bytes) -> bytes:
     if b"\n" in body:
         body = _SEGMENT_END.sub(b"\r", body)
     digest = hashlib.blake2b(digest_size=32)
-    if body[:3] != b"MSH":
+    head, _, rest = body.partition(b"\r")
+    if head[:3] != b"MSH" or len(head) == 3:
         digest.update(body)
         return digest.digest()
-    head, _, rest = body.partition(b"\r")
     fields = head.split(head[3:4])
     for at in (6, 9):
         if at < len(fields):

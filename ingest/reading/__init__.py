@@ -6,6 +6,7 @@ from them is a defect of this package, never of the message.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Literal, assert_never
 from zoneinfo import ZoneInfo
@@ -36,6 +37,7 @@ __all__ = [
     "sniff",
 ]
 
+_SEGMENT = re.compile(rb"[A-Z][A-Z0-9]{2}\|")
 MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -48,7 +50,8 @@ def sniff(raw: bytes) -> Literal["hl7v2", "fhir", "other"]:
         return "fhir"
     if head[:1] == b"<":
         return "other"
-    return "hl7v2" if b"MSH|" in raw else "other"
+    # A segment without its MSH is a broken HL7 message rather than something else.
+    return "hl7v2" if b"MSH|" in raw or _SEGMENT.match(head) else "other"
 
 
 def read_message(raw: bytes, *, format: Literal["hl7v2", "fhir"], zone: ZoneInfo | None = None) -> Reading:

@@ -109,7 +109,7 @@ class _Assembler:
 
     def _weakness(self, counts: list[Measure]) -> tuple[str, ...]:
         """Why a derived count is not to be trusted here: the reported one was there and could not be used."""
-        if any(r.recognition.measures_neutrophils and _claims_count(r) for r, _ in self.specimen.faults):
+        if any(_claims_count(r) or _claims_part(r) for r, _ in self.specimen.faults):
             return ("reported-count-unreadable",)
         return ("reported-count-withdrawn",) if counts else ()
 
@@ -168,9 +168,13 @@ class _Assembler:
         if part is None or (bands and band is None):
             return self._refuse([*parts, *bands], "value-repeated", "several percentages of one specimen differ")
         if wbc is None:
-            several = len(self.specimen.take("wbc", "count")) > 1
-            code = "leukocytes-differ" if several else "percent-without-leukocytes"
-            return self._refuse([*parts, *bands], code, "a percentage, and no one leukocyte count of the same specimen")
+            # Several leukocyte counts of one specimen: the lowest may alarm, and reassures nobody.
+            several = [m for m in self.specimen.take("wbc", "count") if m.value is not None and not m.comparator]
+            if not several:
+                words = "a percentage, and no leukocyte count of the same specimen"
+                return self._refuse([*parts, *bands], "percent-without-leukocytes", words)
+            wbc = min(several, key=lambda m: m.value or Decimal(0))
+            weak = (*weak, "leukocytes-differ")
         inputs = [m for m in (part, band, wbc) if m is not None]
         status = _worst(*inputs)
         doubts = tuple(d for m in inputs for d in (*m.doubts, *(m.row.doubts if m is not part else ()))) + weak
@@ -243,6 +247,12 @@ def _claims_count(row: Row) -> bool:
     if claim is None or claim.analyte != "neutrophils":
         return False
     return claim.dimension in (None, "count") and not (row.unit is not None and row.unit.kind != "count")
+
+
+def _claims_part(row: Row) -> bool:
+    """A count of segmented cells or bands: without it the other one stands for less than the whole."""
+    claim = row.recognition.claim
+    return claim is not None and claim.analyte in ("segs", "bands") and claim.dimension != "percent"
 
 
 def _only(measures: list[Measure]) -> Measure | None:

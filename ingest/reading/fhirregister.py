@@ -1,4 +1,4 @@
-"""What a FHIR payload tells the register of patients: who, on clozapine since when, benign ethnic neutropenia confirmed or not.
+"""What a FHIR payload tells the register of patients: who, on clozapine since when, BEN confirmed or not.
 
 Rule of the file: facts, not decisions. Clozapine by text alone is a candidate; BEN is never inferred.
 """

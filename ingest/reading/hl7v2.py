@@ -55,15 +55,12 @@ class _Group:
 
 
 @lru_cache(maxsize=4096)
-def _recognise(text: str, marks: Separators, codec: str) -> tuple[Recognition, str]:
-    """The claim of a raw OBX-3, both triplets and the original text; and whether it may be a document."""
+def _recognise(text: str, marks: Separators, codec: str) -> Recognition:
+    """The claims of a raw OBX-3: both triplets and the original text."""
     segment = Segment("", 0, marks, codec)
     parts = [*segment.split_components(text.split(marks.repetition, 1)[0]), *[""] * 9]
     codings = tuple(Coding(*parts[i : i + 3]) for i in (0, 3) if parts[i] or parts[i + 1])
-    found = recognise(codings, parts[8])
-    if found.claim is not None:
-        return found, ""
-    return found, "document" if is_laboratory_document(codings) else "panel" if is_blood_count(codings) else ""
+    return recognise(codings, parts[8])
 
 
 @lru_cache(maxsize=4096)
@@ -169,7 +166,7 @@ def _groups(message: Message, out: Assembly) -> list[_Group]:
             if len(parts) < 4:
                 out.ledger.append(_not_relevant(number, "code-missing"))
                 continue
-            recognition, other = _recognise(parts[3], marks, codec)
+            recognition = _recognise(parts[3], marks, codec)
             if prior:
                 out.ledger.append(_not_relevant(number, "prior-result"))
             elif recognition.claim is not None:
@@ -179,7 +176,7 @@ def _groups(message: Message, out: Assembly) -> list[_Group]:
                 else:
                     group.rows.append((obx, recognition))
                     last_row = number
-            elif other or parts[2] in ("ED", "RP"):
+            elif parts[2] in ("ED", "RP"):
                 group.documents.append(Segment(line, number, marks, codec))
             else:
                 reason = recognition.reason if parts[3].strip(" ^") else "code-missing"
@@ -440,9 +437,7 @@ def _cancelled_order(
 def _documents(group: _Group, patient: tuple[PatientIdentifier, ...], counted: bool, out: Assembly) -> None:
     """A laboratory report that came as a document only: somebody must read it."""
     for obx in group.documents:
-        if obx.field(2) not in ("ED", "RP"):
-            out.ledger.append(_not_relevant(obx.number, "other-analyte"))
-        elif counted or not _may_hold_a_count(obx, group.obr):
+        if counted or not _may_hold_a_count(obx, group.obr):
             out.ledger.append(_not_relevant(obx.number, "document"))
         else:
             where = obx.at(5)

@@ -41,7 +41,7 @@ def stamp_of(text: str, zone: ZoneInfo | None = None) -> Stamp:
     if month is None or day is None:
         return UNREADABLE
     try:
-        at = datetime(
+        at = datetime(  # noqa: DTZ001 - naive until its offset or the sender's zone is known
             int(year),
             int(month),
             int(day),

@@ -159,6 +159,7 @@ def _page(found: MonitoringProtocol) -> str:
         gap = f"gap >= {rule.gap_at_least}" + (f" and < {rule.gap_below}" if rule.gap_below else "")
         treated = f", treated >= {rule.treated_at_least}" if rule.treated_at_least else ""
         treated += f", treated < {rule.treated_below}" if rule.treated_below else ""
+        treated += ", without neutropenia" if rule.without_neutropenia else ""
         window = f", every {rule.interval} for {rule.window}" if rule.window else ""
         lines.append(f"  {rule.id:<17} {gap}{treated}: {rule.action}{window}  [{rule.grounds.rule}]")
     lines += ["", "What the source says"]

@@ -20,6 +20,7 @@ __all__ = ["Count", "Record", "count_of", "is_provisional", "population_on", "re
 # Looked up once: reading ten years of counts is the hot path.
 _FINAL, _CORRECTED, _PRELIMINARY = ResultStatus.FINAL, ResultStatus.CORRECTED, ResultStatus.PRELIMINARY
 _PROVISIONAL = Trust.PROVISIONAL
+_new = tuple.__new__
 
 
 class Count(NamedTuple):
@@ -82,7 +83,7 @@ def read_record(history: Sequence[LabResult], as_of: date, judged: LabResult | N
             elif anc.comparator is None and anc.lower_bound is None:
                 # What count_of would say; spelt out, because this is nearly every count of ten years.
                 value = anc.per_mm3
-                counts.append(Count(on, value, False, not anc.derived, value))
+                counts.append(_new(Count, (on, value, False, not anc.derived, value)))
             else:
                 counts.append(count_of(anc, on))
         elif status is _PRELIMINARY:
@@ -92,7 +93,10 @@ def read_record(history: Sequence[LabResult], as_of: date, judged: LabResult | N
     return Record(_one_a_day(counts), tuple(doubtful))
 
 
-def _current(history: Sequence[LabResult], judged: LabResult | None) -> list[LabResult]:
+def _current(history: Sequence[LabResult], judged: LabResult | None) -> Sequence[LabResult]:
+    keys = {result.key for result in history}
+    if len(keys) == len(history) and "" not in keys and (judged is None or judged.key not in keys):
+        return history
     latest: dict[str, LabResult] = {}
     loose: list[LabResult] = []
     for result in history:

@@ -49,6 +49,7 @@ class Engine:
         self.mllp: MllpListener | None = None
         self.http_port = 0
         self.store: Store | None = None
+        self.worker: Worker | None = None
         self.dispatchers: list[Dispatcher] = []
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._web: uvicorn.Server | None = None
@@ -88,6 +89,7 @@ class Engine:
             on_recorded=board.tell,
             on_alerts=self._wake,
         )
+        self.worker = worker
         self._run("worker", worker.run())
         for dispatcher in self.dispatchers:
             self._run(f"dispatcher {dispatcher.name}", dispatcher.run())

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
+from sqlalchemy import BindParameter, Connection, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rules.model import PatientIdentifier
 from store.port import AlertRecord, PatientRecord, ResultRecord, Work
+from store.statement import Prepared
 from store.tables import alert, assessment, audit, delivery, identifier, patient, result
 from store.values import (
     decode_alert,
@@ -25,7 +26,40 @@ from store.values import (
 
 __all__ = ["by_id", "by_identifier", "moved", "settling", "taken", "write"]
 
-_update_patient = (
+_wanted: BindParameter[Any] = bindparam("wanted")
+_by_value = Prepared(select(identifier.c.authority, identifier.c.patient_id).where(identifier.c.value == _wanted))
+_patient = Prepared(
+    select(
+        patient.c.enrolled,
+        patient.c.rev,
+        patient.c.person,
+        patient.c.owner,
+        patient.c.course,
+        patient.c.present,
+        patient.c.settle_at,
+    ).where(patient.c.id == _wanted)
+)
+_rev = Prepared(select(patient.c.rev).where(patient.c.id == _wanted))
+_identifiers = Prepared(
+    select(identifier.c.value, identifier.c.authority, identifier.c.type).where(identifier.c.patient_id == _wanted)
+)
+_current = Prepared(
+    select(result.c.id, result.c.message_id, result.c.key, result.c.version, result.c.body).where(
+        result.c.patient_id == _wanted, result.c.current == bindparam("is_current", True)
+    )
+)
+_alerts = Prepared(
+    select(alert.c.id, alert.c.state, alert.c.result_id, alert.c.result_key, alert.c.body).where(
+        alert.c.patient_id == _wanted
+    )
+)
+_filed = Prepared(
+    select(identifier.c.patient_id).where(
+        identifier.c.value == _wanted, identifier.c.authority == bindparam("wanted_authority")
+    )
+)
+_supersede = Prepared(update(result).where(result.c.id == _wanted).values(current=bindparam("is_current", False)))
+_update_patient = Prepared(
     update(patient)
     .where(patient.c.id == bindparam("patient_id"))
     .values(
@@ -46,63 +80,75 @@ _update_patient = (
         }
     )
 )
+_inserts = {
+    table.name: Prepared(insert(table).values({column.name: bindparam(column.name) for column in table.columns}))
+    for table in (patient, identifier, result, assessment, delivery, audit)
+}
+
+
+def _alert_upsert(dialect: Any) -> Prepared:
+    statement = dialect.insert(alert).values({column.name: bindparam(column.name) for column in alert.columns})
+    changing = ("level", "state", "revision", "result_id", "result_key", "updated_at", "body")
+    return Prepared(
+        statement.on_conflict_do_update(
+            index_elements=["id"], set_={name: getattr(statement.excluded, name) for name in changing}
+        )
+    )
+
+
+_upsert_alert = {"sqlite": _alert_upsert(sqlite), "postgresql": _alert_upsert(postgresql)}
 
 
 def by_identifier(connection: Connection, identifiers: Iterable[PatientIdentifier]) -> list[PatientRecord]:
     """Records that carry one of the identifiers. With no authority on one side, the value alone is enough to be found:
     whether it is enough to be believed is the caller's question."""
-    values = sorted({item.value for item in identifiers})
-    if not values:
-        return []
-    wanted = {(item.value, item.authority) for item in identifiers}
-    bare = {value for value, authority in wanted if not authority}
-    rows = connection.execute(
-        select(identifier.c.value, identifier.c.authority, identifier.c.patient_id).where(
-            identifier.c.value.in_(values)
-        )
-    )
-    found = {
-        row.patient_id for row in rows if (row.value, row.authority) in wanted or row.value in bare or not row.authority
-    }
+    wanted: dict[str, set[str]] = {}
+    for item in identifiers:
+        wanted.setdefault(item.value, set()).add(item.authority)
+    found: set[str] = set()
+    for value, authorities in wanted.items():
+        for authority, patient_id in _by_value.rows(connection, {"wanted": value}):
+            if authority in authorities or not authority or "" in authorities:
+                found.add(patient_id)
     return by_id(connection, sorted(found))
 
 
 def by_id(connection: Connection, ids: Sequence[str]) -> list[PatientRecord]:
-    if not ids:
-        return []
-    records: dict[str, PatientRecord] = {}
-    for row in connection.execute(select(patient).where(patient.c.id.in_(ids))):
-        records[row.id] = PatientRecord(
-            id=row.id,
-            enrolled=row.enrolled,
-            rev=row.rev,
-            person=decode_person(row.person),
-            owner=row.owner,
-            course=decode_course(row.course),
-            present=decode_assessment(row.present) if row.present else None,
-            settle_at=from_ms(row.settle_at) if row.settle_at is not None else None,
+    return [record for number in ids if (record := _whole(connection, number)) is not None]
+
+
+def _whole(connection: Connection, number: str) -> PatientRecord | None:
+    key = {"wanted": number}
+    for enrolled, rev, person, owner, course, present, settle_at in _patient.rows(connection, key):
+        record = PatientRecord(
+            id=number,
+            enrolled=bool(enrolled),
+            rev=rev,
+            person=decode_person(person),
+            owner=owner,
+            course=decode_course(course),
+            present=decode_assessment(present) if present else None,
+            settle_at=from_ms(settle_at) if settle_at is not None else None,
         )
-    for row in connection.execute(select(identifier).where(identifier.c.patient_id.in_(ids))):
-        records[row.patient_id].identifiers.append(PatientIdentifier(row.value, row.authority, row.type))
-    columns = (result.c.id, result.c.patient_id, result.c.message_id, result.c.key, result.c.version, result.c.body)
-    for row in connection.execute(select(*columns).where(result.c.patient_id.in_(ids), result.c.current)):
-        records[row.patient_id].results[row.key] = ResultRecord(
-            id=row.id,
-            patient_id=row.patient_id,
-            message_id=row.message_id,
-            key=row.key,
-            version=row.version,
-            result=decode_result(row.body),
+        break
+    else:
+        return None
+    for value, authority, kind in _identifiers.rows(connection, key):
+        record.identifiers.append(PatientIdentifier(value, authority, kind))
+    for result_id, message_id, result_key, version, body in _current.rows(connection, key):
+        record.results[result_key] = ResultRecord(
+            id=result_id,
+            patient_id=number,
+            message_id=message_id,
+            key=result_key,
+            version=version,
+            result=decode_result(body),
         )
-    for row in connection.execute(select(alert).where(alert.c.patient_id.in_(ids))):
-        records[row.patient_id].alerts[row.id] = AlertRecord(
-            alert=decode_alert(row.body),
-            patient_id=row.patient_id,
-            state=row.state,
-            result_id=row.result_id,
-            result_key=row.result_key,
+    for alert_id, state, result_id, result_key, body in _alerts.rows(connection, key):
+        record.alerts[alert_id] = AlertRecord(
+            alert=decode_alert(body), patient_id=number, state=state, result_id=result_id, result_key=result_key
         )
-    return list(records.values())
+    return record
 
 
 def settling(connection: Connection, now_ms: int, limit: int) -> list[str]:
@@ -118,25 +164,24 @@ def settling(connection: Connection, now_ms: int, limit: int) -> list[str]:
 
 def moved(connection: Connection, records: Iterable[PatientRecord]) -> tuple[str, ...]:
     """Of these working copies, the patients that somebody else has changed since they were loaded."""
-    expected = {record.id: record.rev for record in records if not record.new}
-    if not expected:
-        return ()
-    rows = connection.execute(select(patient.c.id, patient.c.rev).where(patient.c.id.in_(list(expected))))
-    present = {row.id: row.rev for row in rows}
-    return tuple(sorted(number for number, rev in expected.items() if present.get(number) != rev))
+    stale = []
+    for record in records:
+        if not record.new:
+            rows = _rev.rows(connection, {"wanted": record.id})
+            if not rows or rows[0][0] != record.rev:
+                stale.append(record.id)
+    return tuple(sorted(stale))
 
 
 def taken(connection: Connection, work: Work) -> tuple[str, ...]:
     """New patients whose identifier another writer has filed meanwhile."""
-    fresh = {(item.value, item.authority): number for number, item in work.identifiers}
-    if not fresh:
-        return ()
-    rows = connection.execute(
-        select(identifier.c.value, identifier.c.authority, identifier.c.patient_id).where(
-            tuple_(identifier.c.value, identifier.c.authority).in_(list(fresh))
+    return tuple(
+        sorted(
+            number
+            for number, item in work.identifiers
+            if _filed.rows(connection, {"wanted": item.value, "wanted_authority": item.authority})
         )
     )
-    return tuple(sorted(fresh[row.value, row.authority] for row in rows))
 
 
 def write(connection: Connection, work: Work, at_ms: int) -> None:
@@ -150,11 +195,7 @@ def write(connection: Connection, work: Work, at_ms: int) -> None:
             for number, item in work.identifiers
         ],
     )
-    if work.superseded:
-        connection.execute(
-            update(result).where(result.c.id == bindparam("result_id")).values(current=False),
-            [{"result_id": number} for number in work.superseded],
-        )
+    _supersede.many(connection, [{"wanted": number} for number in work.superseded])
     _insert(
         connection,
         result,
@@ -178,6 +219,9 @@ def write(connection: Connection, work: Work, at_ms: int) -> None:
                 "attempts": 0,
                 "next_at": at_ms,
                 "created_at": at_ms,
+                "ended_at": None,
+                "code": None,
+                "words": None,
                 "body": encode(item.alert),
             }
             for item in work.deliveries
@@ -200,9 +244,8 @@ def write(connection: Connection, work: Work, at_ms: int) -> None:
     )
 
 
-def _insert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(insert(table), rows)
+def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    _inserts[table.name].many(connection, rows)
 
 
 def _patients(connection: Connection, work: Work, at_ms: int) -> None:
@@ -225,8 +268,7 @@ def _patients(connection: Connection, work: Work, at_ms: int) -> None:
         else:
             changed.append({"patient_id": record.id, **{f"new_{name}": value for name, value in fields.items()}})
     _insert(connection, patient, fresh)
-    if changed:
-        connection.execute(_update_patient, changed)
+    _update_patient.many(connection, changed)
 
 
 def _iso(day: Any) -> str | None:
@@ -264,8 +306,6 @@ def _assessment_row(entry: tuple[str, int | None, int | None, Any], at_ms: int) 
 
 
 def _upsert_alerts(connection: Connection, alerts: list[AlertRecord]) -> None:
-    if not alerts:
-        return
     rows = [
         {
             "id": item.alert.id,
@@ -282,12 +322,4 @@ def _upsert_alerts(connection: Connection, alerts: list[AlertRecord]) -> None:
         }
         for item in alerts
     ]
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(alert)
-    changing = ("level", "state", "revision", "result_id", "result_key", "updated_at", "body")
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["id"], set_={name: getattr(statement.excluded, name) for name in changing}
-        ),
-        rows,
-    )
+    _upsert_alert[connection.dialect.name].many(connection, rows)

@@ -341,7 +341,7 @@ class Segment:
 
     def field(self, position: int) -> str:
         """The raw field, escapes and repetitions included; "" when the segment is shorter."""
-        fields = self.fields
+        fields = self._fields or self.fields
         return fields[position].strip() if position < len(fields) else ""
 
     def is_null(self, position: int) -> bool:
@@ -354,7 +354,12 @@ class Segment:
 
     def components(self, position: int, repetition: int = 0) -> list[str]:
         """The components of one repetition, unescaped; sub-components are left joined."""
-        repeats = self.repetitions(position)
+        text = self.field(position)
+        if not text:
+            return []
+        if self.separators.repetition not in text:
+            return [] if repetition else self.split_components(text)
+        repeats = text.split(self.separators.repetition)
         return self.split_components(repeats[repetition]) if repetition < len(repeats) else []
 
     def split_components(self, text: str) -> list[str]:
@@ -383,12 +388,21 @@ class Segment:
 
 @dataclass(slots=True)
 class Message:
-    """One message: its header, and its lines of text. Segments are made when asked for."""
+    """One message: its header, and its text with CR between segments. Lines and segments are made when asked for."""
 
     header: Header
     separators: Separators
-    lines: list[str]
+    text: str
     codec: str
+    _lines: list[str] | None = None
+
+    @property
+    def lines(self) -> list[str]:
+        """The segments as text, empty lines left out."""
+        if self._lines is None:
+            lines = self.text.split("\r")
+            self._lines = [line for line in lines if line] if "" in lines else lines
+        return self._lines
 
     def segments(self, name: str | None = None) -> Iterator[Segment]:
         counts: dict[str, int] = {}
@@ -412,9 +426,6 @@ def parse(raw: bytes) -> Message | None:
     text, codec = decode(body, header.charset.replace(marks.repetition, "~"))
     if "\n" in text:
         text = text.replace("\r\n", "\r").replace("\n", "\r")
-    lines = text.split("\r")
-    if "" in lines:
-        lines = [line for line in lines if line]
-    if lines[0][:1] == " " or any(line[0] == " " for line in lines):
-        lines = [line.lstrip() for line in lines]
-    return Message(header, marks, lines, codec)
+    if "\r " in text:
+        text = "\r".join(line.lstrip() for line in text.split("\r"))
+    return Message(header, marks, text, codec)

@@ -73,9 +73,40 @@ _CODES: dict[str, Claim] = {
     **dict.fromkeys(("6690-2", "26464-8", "804-5", "NPU02593"), Claim("wbc", _COUNT)),
     **dict.fromkeys(("30394-1", "35003-3"), Claim("granulocytes", _COUNT)),
     **dict.fromkeys(
-        ("49498-9", "711-2", "26449-9", "712-0", "777-3", "26515-7", "778-1", "731-0", "26474-7", "736-9", "26478-8")
-        + ("742-7", "26484-6", "5905-5", "26485-3", "704-7", "26444-0", "706-2", "30180-4", "713-8", "26450-7", "718-7")
-        + ("789-8", "26453-1", "4544-3", "20570-8", "787-2", "785-6", "786-4", "NPU01933", "NPU03568", "11156-7"),
+        (
+            "49498-9",
+            "711-2",
+            "26449-9",
+            "712-0",
+            "777-3",
+            "26515-7",
+            "778-1",
+            "731-0",
+            "26474-7",
+            "736-9",
+            "26478-8",
+            "742-7",
+            "26484-6",
+            "5905-5",
+            "26485-3",
+            "704-7",
+            "26444-0",
+            "706-2",
+            "30180-4",
+            "713-8",
+            "26450-7",
+            "718-7",
+            "789-8",
+            "26453-1",
+            "4544-3",
+            "20570-8",
+            "787-2",
+            "785-6",
+            "786-4",
+            "NPU01933",
+            "NPU03568",
+            "11156-7",
+        ),
         Claim("other"),
     ),
 }
@@ -105,8 +136,12 @@ _LOCAL: dict[str, Claim] = {
             "pnn#",
             "poln#",
             "neutro#",
-        )
-        + ("neut-abs", "neut.abs", "aneut", "neutrophils#", "02pnp"),
+            "neut-abs",
+            "neut.abs",
+            "aneut",
+            "neutrophils#",
+            "02pnp",
+        ),
         Claim("neutrophils", _COUNT),
     ),
     **dict.fromkeys(
@@ -143,7 +178,9 @@ _GRANULOCYTES = re.compile(r"\bgran(?:ulo[cz]\w*|s|[#%])?(?=\W|\Z)|granulo[cz]yt
 _SEGS = re.compile(r"\bseg(?:s|m|ment\w*)?\b|segmented|segmentkern|\bsegr\b|segment(?:e|ad)")
 _BANDS = re.compile(r"\bbands?\b|band form|\bstab(?:s|kern\w*)?\b|stabkern|non segment|nonsegment|batonnet|cayado")
 _WBC = re.compile(
-    r"(?:total )?(?:wbc|white (?:blood )?cells?(?: count)?|white cell count|leu[ck]o[cz]yt[a-z]*|leucocit[a-z]*|leukocit[a-z]*|globules blancs|"
+    r"(?:total )?(?:wbc|white (?:blood )?cells?(?: count)?|white cell count|leu[ck]o[cz]yt[a-z]*|"
+    r"leucocit[a-z]*|leukocit[a-z]*|"
+    r"globules blancs|"
     r"globuli bianchi|leukozyten|leukocytter|glob\. ?blancs|numeration des leucocytes)"
     r"(?:,? ?(?:\(?(?:wbc|gb|total|count|number|#|abs\w*|blood|bld|sang|blut|auto|automated|manual|nombre)\)?|# bld|# auto|"
     r"\[?#/vol(?:ume)?\]?|\[nombre/volume\]|in blood|by automated count|;|numerique|comptage automate))* ?"
@@ -170,7 +207,8 @@ _PANEL_CODES = frozenset(
     ("57021-8", "58410-2", "69738-3", "57782-5", "69742-5", "24317-0", "24318-8", "57023-4", "55429-5")
 )
 _PANEL = re.compile(
-    r"\bcbc\b|\bfbc\b|\bnfs\b|\bnfp\b|hemogram|blood count|numeration|formule sanguine|formule leuco|differential|blutbild|emocromo"
+    r"\bcbc\b|\bfbc\b|\bnfs\b|\bnfp\b|hemogram|blood count|numeration|formule sanguine|formule leuco|"
+    r"differential|blutbild|emocromo"
 )
 _LAB_DOCUMENT = re.compile(r"biolog|laborat|\blabo?\b|hematolog|haematolog")
 _LETTERS = str.maketrans({"ø": "o", "Ø": "o", "œ": "oe", "æ": "ae", "ß": "ss", "ł": "l", "\u00a0": " ", "\u202f": " "})

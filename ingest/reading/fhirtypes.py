@@ -1,6 +1,6 @@
 """The parts of FHIR (STU3, R4, R4B) that reading needs, as msgspec structs.
 
-Rule of the file: a number stays a raw token (``msgspec.Raw``) until the value grammar has seen it: no float, no bound by luck.
+Rule of the file: a number stays a raw token (``msgspec.Raw``) until the value grammar has seen it.
 Unknown members are ignored; members that other versions shape differently are unions.
 """
 

@@ -33,7 +33,8 @@ _NOT_RESULTS = UNSUPPORTED | frozenset(
 _RETIRED = frozenset(("CA", "OC", "CR"))
 _CLOTTED = re.compile(
     r"(?:pr[eé]l[eè]vement|[eé]chantillon|tube|sang|specimen|sample|blood|probe|blut)\W+(?:\w+\W+){0,3}?"
-    r"(?:coagul|clott|caill|geronnen)|(?:clotted|geronnene)\s+(?:blood|sample|specimen|probe)|caillots?\b|\bclots? (?:present|seen)",
+    r"(?:coagul|clott|caill|geronnen)|"
+    r"(?:clotted|geronnene)\s+(?:blood|sample|specimen|probe)|caillots?\b|\bclots? (?:present|seen)",
     re.IGNORECASE,
 )
 _DENIED = re.compile(r"\b(?:no|not|non|pas|sans|without|kein\w*|nicht|absence|un)\b\W*(?:\w+\W+){0,2}\Z", re.IGNORECASE)
@@ -54,18 +55,40 @@ class _Group:
     observations: int = 0
 
 
-@lru_cache(maxsize=4096)
 def _recognise(text: str, marks: Separators, codec: str) -> Recognition:
     """The claims of a raw OBX-3: both triplets and the original text."""
     segment = Segment("", 0, marks, codec)
     parts = [*segment.split_components(text.split(marks.repetition, 1)[0]), *[""] * 9]
     codings = tuple(Coding(*parts[i : i + 3]) for i in (0, 3) if parts[i] or parts[i + 1])
+    if not codings and not parts[8]:
+        return _NAMELESS
     return recognise(codings, parts[8])
 
 
-@lru_cache(maxsize=4096)
+_NAMELESS = Recognition(None, (), False, Coding(""), False, "code-missing")
+_KNOWN_LIMIT = 8192
+# Plain dictionaries, looked up once a message by its separators: most OBX of a feed are decided here and nowhere else.
+_known: dict[tuple[Separators, str], dict[str, Recognition]] = {}
+_entries: dict[str, list[LedgerEntry]] = {}
+
+
+def _known_for(marks: Separators, codec: str) -> dict[str, Recognition]:
+    if len(_known) > 64:
+        _known.clear()
+    found = _known.setdefault((marks, codec), {})
+    if len(found) > _KNOWN_LIMIT:
+        found.clear()
+    return found
+
+
 def _not_relevant(number: int, reason: str) -> LedgerEntry:
-    return LedgerEntry(f"OBX[{number}]", "not_relevant", reason)
+    """One shared entry for each place and reason."""
+    if number > 500:
+        return LedgerEntry(f"OBX[{number}]", "not_relevant", reason)
+    made = _entries.get(reason)
+    if made is None:
+        made = _entries[reason] = [LedgerEntry(f"OBX[{n}]", "not_relevant", reason) for n in range(501)]
+    return made[number]
 
 
 def read_hl7v2(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
@@ -80,7 +103,41 @@ def read_hl7v2(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
         return _reading(header, "not_relevant", _ledger_of_all(message, "quality-control"), production=True)
     if header.message_code in _NOT_RESULTS:
         return _reading(header, "not_relevant", _ledger_of_all(message, "message-type"))
+    irrelevant = _nothing_of_ours(message)
+    if irrelevant is not None:
+        return _reading(header, "not_relevant", irrelevant)
     return _read_results(message, zone)
+
+
+@lru_cache(maxsize=16)
+def _observations(field: str) -> re.Pattern[str]:
+    """Every OBX of a message in one pass: OBX-2 and OBX-3."""
+    sep = re.escape(field)
+    return re.compile(rf"\rOBX{sep}[^{sep}\r]*{sep}([^{sep}\r]*){sep}([^{sep}\r]*)")
+
+
+def _nothing_of_ours(message: Message) -> list[LedgerEntry] | None:
+    """The ledger of a message whose every OBX is known to be of no interest; None: it must be walked.
+
+    The way of 99 messages in 100. Anything out of the ordinary (several OBR, a document, an OBX cut short, a code
+    not seen before) is left to the walk, which gives the same answer.
+    """
+    text = message.text
+    found = _observations(message.separators.field).findall(text)
+    if not found or len(found) != text.count("\rOBX"):
+        return None
+    if text.count("\rOBR") > 1 or text.find("\rOBR") > text.find("\rOBX"):
+        return None
+    if f"\rORC{message.separators.field}PR" in text:
+        return None
+    known = _known_for(message.separators, message.codec)
+    ledger: list[LedgerEntry] = []
+    for number, (kind, code) in enumerate(found, 1):
+        recognition = known.get(code)
+        if recognition is None or recognition.claim is not None or kind in ("ED", "RP"):
+            return None
+        ledger.append(_not_relevant(number, recognition.reason))
+    return ledger
 
 
 def _read_results(message: Message, zone: ZoneInfo | None) -> Reading:
@@ -146,6 +203,7 @@ def _groups(message: Message, out: Assembly) -> list[_Group]:
     """Walk the segments once. Only groups that hold something to read come back; every other OBX is in the ledger."""
     marks, codec = message.separators, message.codec
     sep = marks.field
+    known = _known_for(marks, codec)
     specimen_first = message.header.message_code == "OUL"
     groups: list[_Group] = []
     group = _Group(None)
@@ -163,10 +221,10 @@ def _groups(message: Message, out: Assembly) -> list[_Group]:
             last_row = 0
             group.observations += 1
             parts = line.split(sep, 4)
-            if len(parts) < 4:
-                out.ledger.append(_not_relevant(number, "code-missing"))
-                continue
-            recognition = _recognise(parts[3], marks, codec)
+            code = parts[3] if len(parts) > 3 else ""
+            recognition = known.get(code)
+            if recognition is None:
+                recognition = known[code] = _recognise(code, marks, codec)
             if prior:
                 out.ledger.append(_not_relevant(number, "prior-result"))
             elif recognition.claim is not None:
@@ -176,11 +234,10 @@ def _groups(message: Message, out: Assembly) -> list[_Group]:
                 else:
                     group.rows.append((obx, recognition))
                     last_row = number
-            elif parts[2] in ("ED", "RP"):
+            elif len(parts) > 3 and parts[2] in ("ED", "RP"):
                 group.documents.append(Segment(line, number, marks, codec))
             else:
-                reason = recognition.reason if parts[3].strip(" ^") else "code-missing"
-                out.ledger.append(_not_relevant(number, reason))
+                out.ledger.append(_not_relevant(number, recognition.reason))
             continue
         if name not in _CONTEXT:
             continue

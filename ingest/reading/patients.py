@@ -1,7 +1,7 @@
 """Who a result is about: the identifiers of a PID, normalised and in the order in which they may be shown.
 
-Rule of the file: PID-2, PID-18 and PID-19 are never matched on, and an account, a visit or an insurance number inside PID-3 is
-no patient.
+Rule of the file: PID-2, PID-18 and PID-19 are never matched on, and an account, a visit or an insurance number in
+PID-3 is no patient.
 """
 
 from __future__ import annotations

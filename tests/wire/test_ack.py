@@ -6,6 +6,7 @@ import hl7
 import pytest
 from hl7apy.parser import parse_message
 from hl7apy.validation import Validator
+
 from wire.ack import AckError, acknowledge, answers, read_ack, verdict
 from wire.er7 import Header, peek
 

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wire.er7 import content_hash, decode, parse, peek, separators, split, split_messages, unescape
 
 MSH = b"MSH|^~\\&|SIL|LABO|NF|CHX|20261122||ORU^R01^ORU_R01|ID1|P|2.5.1|||AL|NE||UNICODE UTF-8"

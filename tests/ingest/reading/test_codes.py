@@ -1,6 +1,7 @@
 """Codes and names, those that lie included."""
 
 import pytest
+
 from ingest.reading.codes import Coding, recognise
 
 COUNT, PERCENT = ("neutrophils", "count"), ("neutrophils", "percent")

@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+
 from ingest.reading import read_file
 from rules.model import Trust
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ingest.reading import BenFact, PatientFact, Reading, TreatmentFact, read_message
 from rules.model import PatientIdentifier
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine.cli_read import line_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from engine.cli_read import line_of
 from ingest.reading import Reading, read_file
 from rules.model import Trust
 

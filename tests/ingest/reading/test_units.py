@@ -3,10 +3,12 @@
 from decimal import Decimal
 
 import pytest
+
 from ingest.reading.units import unit_of, unit_of_components
 
 THOUSAND = (
-    "10*3/uL 10*9/L 10^9/L 10E9/L 10e9/L x10E9/L x10*9/L x10E3/uL 10^3/µL 10^3/μL 10⁹/L ×10⁹/L 10³/mm³ 10\\S\\9/L K/uL k/ul THOU/uL "
+    "10*3/uL 10*9/L 10^9/L 10E9/L 10e9/L x10E9/L x10*9/L x10E3/uL 10^3/µL 10^3/μL 10⁹/L ×10⁹/L 10³/mm³ 10\\S\\9/L "
+    "K/uL k/ul THOU/uL "
     "thou/uL Thou/mcL x10(3)/mcL G/L G/l Giga/L Gpt/L giga.l-1 /nl mia/l 1000/uL 1000/mm3 10^3/mm^3 k/mm3 10*3{cells}/uL"
 ).split()
 ONE = "/uL /mm3 /mm^3 /mm³ cells/uL {cells}/uL cells/mcL cells/mm3 /cumm /cmm per-ul /µL".split()

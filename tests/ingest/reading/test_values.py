@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ingest.reading.values import Number, Refusal, number_of, number_of_json, structured_number_of
 
 

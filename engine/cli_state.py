@@ -213,7 +213,7 @@ def patients_import_command(
         )
     except OSError as error:
         raise _Stop(FAILURE, f"{file}: {error.strerror}") from None
-    for complaint in report.complaints:
+    for complaint in (*report.complaints, *report.notes):
         print(f"{file}: {complaint}", file=stderr)
     if report.complaints:
         print("nothing was imported", file=stderr)

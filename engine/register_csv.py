@@ -85,6 +85,7 @@ class Row:
     course: TreatmentCourse
     owner: str
     last_anc: tuple[date, Decimal] | None
+    note: str = ""
 
 
 @dataclass(slots=True)
@@ -93,6 +94,8 @@ class ImportReport:
     enrolled: int = 0
     updated: int = 0
     complaints: list[Complaint] = field(default_factory=list)
+    notes: list[Complaint] = field(default_factory=list)
+    """What was imported otherwise than it was written; nothing is refused for it."""
 
     @property
     def written(self) -> bool:
@@ -167,14 +170,19 @@ def _row(line: int, given: dict[str, str], today: date, default_protocol: str) -
         find_protocol(protocol)
     except ProtocolError:
         raise _Wrong("protocol", "no such protocol; `neutroflag rules list` names them") from None
+    attested = _attestation(given, "history_confirmed_by", "history_confirmed_on", today)
+    history, note = _history(given), ""
+    if history is PriorNeutropenia.NONE and attested is None:
+        # Nobody answers for it: the longer intervals that it would allow are not given (clinical.md B-26).
+        history, note = PriorNeutropenia.UNKNOWN, "'none' without who confirmed it and when counts as unknown"
     course = TreatmentCourse(
         start=_date(given, "treatment_start"),
         start_confirmed_by=given.get("start_confirmed_by", ""),
         interruptions=tuple(_interruptions(given, today)),
         stop=_stop(given, today),
         ben=_attestation(given, "ben_confirmed_by", "ben_confirmed_on", today),
-        prior_neutropenia=_history(given),
-        prior_attested=_attestation(given, "history_confirmed_by", "history_confirmed_on", today),
+        prior_neutropenia=history,
+        prior_attested=attested,
         birth_date=birth,
         protocol=protocol,
     )
@@ -191,6 +199,7 @@ def _row(line: int, given: dict[str, str], today: date, default_protocol: str) -
         course=course,
         owner=given.get("owner", ""),
         last_anc=_last_anc(given, today),
+        note=note,
     )
 
 
@@ -306,6 +315,7 @@ def import_csv(
     now = datetime.now(UTC)
     rows, complaints = parse(path.read_bytes(), now.astimezone(zone).date(), default_protocol)
     report = ImportReport(rows=len(rows), complaints=complaints)
+    report.notes = [Complaint(row.line, "neutropenia_history", row.note) for row in rows if row.note]
     if complaints or not rows:
         return report
     with database.writer(url).connect() as connection, connection.begin() as transaction:

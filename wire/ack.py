@@ -199,7 +199,7 @@ def _escaped(text: str, marks: Separators) -> str:
 
 def _release(version: str) -> tuple[int, ...]:
     parts = version.split(".")
-    return tuple(int(p) for p in parts) if all(p.isdigit() and len(p) < 6 for p in parts) else (2, 5)
+    return tuple(int(p) for p in parts) if all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts) else (2, 5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import hl7
 import pytest
 from hl7apy.parser import parse_message
 from hl7apy.validation import Validator
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wire.ack import AckError, acknowledge, answers, read_ack, verdict
 from wire.er7 import Header, peek
@@ -120,3 +122,18 @@ def test_answers_are_read_with_any_line_end() -> None:
     assert "too late" in ack.text
     assert read_ack(b"MSH|^~\\&|A\rPID|1") is None
     assert read_ack(b"") is None
+
+
+@pytest.mark.parametrize("version", ["2³5", "", "two", "2..5", "2.5.1.9.9"])
+def test_a_version_that_nobody_knows_is_answered(version: str) -> None:
+    assert b"MSA|AA|ID-1" in acknowledge(header(version), "AA", control_id="1", now=NOW)
+
+
+@given(st.binary(max_size=120))
+def test_any_bytes_get_an_answer(raw: bytes) -> None:
+    for data in (raw, b"MSH" + raw, b"MSH|^~\\&|" + raw):
+        found = peek(data)
+        code, error = verdict(found)
+        answer = read_ack(acknowledge(found, code, control_id="1", now=NOW, error=error))
+        assert answer is not None or found is not None
+        answers(found)

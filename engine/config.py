@@ -20,6 +20,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from rules import ProtocolError, find_protocol
+
 __all__ = [
     "ConfigError",
     "Destination",
@@ -211,9 +213,14 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Set
     if problems:
         raise ConfigError(problems)
     try:
-        return Settings(**document)
+        settings = Settings(**document)
     except ValidationError as error:
         raise ConfigError([f"{_place(item['loc'])}: {item['msg']}" for item in error.errors()]) from error
+    try:
+        find_protocol(settings.engine.protocol)
+    except ProtocolError as error:
+        raise ConfigError([f"engine.protocol: {error}"]) from error
+    return settings
 
 
 def _place(location: tuple[int | str, ...]) -> str:

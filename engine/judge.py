@@ -53,7 +53,8 @@ class Judge:
             outcomes[result.where] = (outcome, reason)
             ends[end] += 1
         for problem in _unread_counts(reading):
-            self._unread(problem, claim, patients, work, source, now)
+            if reading.production:
+                self._unread(problem, claim, patients, work, source, now)
             ends[Disposition.UNASSESSABLE] += 1
         disposition, reason = _end(reading, ends)
         work.done.append(
@@ -98,15 +99,16 @@ class Judge:
     ) -> tuple[str, str, Disposition]:
         """(outcome of the observation, reason, what it makes of the message)"""
         if not usable(result.identifiers):
-            problem = Problem("patient-missing", result.where, "no usable patient identifier")
-            self._unread(problem, claim, patients, work, source, now)
+            if reading.production:
+                problem = Problem("patient-missing", result.where, "no usable patient identifier")
+                self._unread(problem, claim, patients, work, source, now)
             return "unassessable", "patient-missing", Disposition.UNASSESSABLE
         match patients.find(result.identifiers):
             case Ambiguous(records):
                 if not any(record.enrolled for record in records):
                     return "not_relevant", "unenrolled", Disposition.UNENROLLED
                 for record in records:
-                    if record.enrolled:
+                    if record.enrolled and reading.production:
                         self._review(record, "patient-ambiguous", result.where, claim, work, source, now)
                         work.patients[record.id] = record
                 return "unassessable", "patient-ambiguous", Disposition.UNASSESSABLE
@@ -160,6 +162,8 @@ class Judge:
     def _judge(
         self, record: PatientRecord, result: LabResult, claim: Claim, work: Work, source: str, now: datetime
     ) -> tuple[str, str, Disposition]:
+        if result.status.withdrawn and not result.code:
+            return self._whole_order(record, result, claim, work, source, now)
         change = compare(record, result)
         if change.effect is Effect.UNCHANGED:
             return "unchanged", "", Disposition.JUDGED
@@ -184,6 +188,20 @@ class Judge:
         if result.trust is Trust.PROVISIONAL:
             return "provisional", ",".join(result.doubts) or result.status.value, Disposition.JUDGED
         return "judged", "", Disposition.JUDGED
+
+    def _whole_order(
+        self, record: PatientRecord, result: LabResult, claim: Claim, work: Work, source: str, now: datetime
+    ) -> tuple[str, str, Disposition]:
+        """The order as a whole was cancelled (OBR-25 X without OBX): every count of it is taken back."""
+        keys = [
+            key
+            for key, standing in record.results.items()
+            if key.startswith(result.key) and not standing.result.status.withdrawn
+        ]
+        for key in keys:
+            named = dataclasses.replace(result, key=key, code=record.results[key].result.code or "cancelled-order")
+            self._judge(record, named, claim, work, source, now)
+        return ("judged" if keys else "unchanged"), "order-cancelled", Disposition.JUDGED
 
     def _file(
         self, record: PatientRecord, result: LabResult, claim: Claim, standing: ResultRecord | None, work: Work

@@ -21,7 +21,7 @@ from engine.observe import Meters
 from ingest.reading import Problem, Reading, read_message
 from rules.model import PatientIdentifier
 from store import Store, StoreUnavailable
-from store.port import Claim, Disposition, MessageDone, Stale, Work
+from store.port import Claim, Disposition, MessageDone, PatientRecord, Stale, Work
 
 __all__ = ["Worker"]
 
@@ -162,11 +162,22 @@ class Worker:
             return False
         work = Work()
         for record in records:
-            self._judge.settle_patient(record, work, now)
+            self._settle_one(record, work, now)
             await asyncio.sleep(0)
         if not isinstance(await self._store.record(work), Stale):
             self._recorded(work)
         return True
+
+    def _settle_one(self, record: PatientRecord, work: Work, now: datetime) -> None:
+        try:
+            self._judge.settle_patient(record, work, now)
+        except Exception as error:
+            # One patient's fault must not end the watch over all the others: a person must look (promise 3).
+            self._meters.fault(error, reason="settle")
+            record.settle_at = None
+            work.patients[record.id] = record
+            key = f"internal-error|{now.date().isoformat()}"
+            self._judge.notifier.review(record, code="internal-error", where="", key=key, source="", now=now, work=work)
 
     async def _purge(self) -> None:
         now = self._clock()

@@ -18,7 +18,7 @@ from engine.compose import Engine
 from engine.config import load
 from engine.prescriber import Prescriber
 from engine.register_csv import ImportReport, import_csv
-from store import Store, database, listing
+from store import Store, database, listing, schema
 from store.check import findings
 from wire.ack import Ack, read_ack
 from wire.mllp import Deframer, Frame, frame
@@ -177,6 +177,28 @@ async def _eventually(condition: Condition, limit_s: float = 20) -> Any:
             await asyncio.sleep(0.01)
 
 
+async def enrol(path: Path, url: str, patient_id: str, **columns: str) -> ImportReport:
+    row = {
+        "patient_id": patient_id,
+        "authority": "1.2.3",
+        "family": "SPECIMEN",
+        "given": "DOMINIQUE",
+        "birth_date": "1979-03-28",
+        "sex": "F",
+        "treatment_start": (date.today() - timedelta(days=40)).isoformat(),  # noqa: DTZ011  # days, not instants
+        "start_confirmed_by": "Dr Hoda",
+        "neutropenia_history": "none",
+    } | columns
+    file = path / f"register-{patient_id}.csv"
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, row)
+        writer.writeheader()
+        writer.writerow(row)
+    with contextlib.closing(database.writer(url).connect()) as connection, connection.begin():
+        schema.upgrade(connection)
+    return await asyncio.to_thread(import_csv, file, url, actor="Dr Hoda", zone=PARIS)
+
+
 class Running:
     """One engine on free ports with its simulated prescriber; everything by its own doors, and by its database."""
 
@@ -209,6 +231,7 @@ class Running:
         async def done() -> bool:
             waiting = [row for row in (await self.store.snapshot()).outbox if row[1] == "waiting"]
             later = await self.store.settling(datetime.now(UTC) + timedelta(days=1), 10)
+            self.store.arrived.set()  # looks now rather than at the next tick
             return not waiting and not later
 
         await self.judged()
@@ -221,29 +244,12 @@ class Running:
 
     async def enrol(self, patient_id: str = "405660", **columns: str) -> ImportReport:
         """On the register by CSV, beside the running engine, as an operator would."""
-        row = {
-            "patient_id": patient_id,
-            "authority": "1.2.3",
-            "family": "SPECIMEN",
-            "given": "DOMINIQUE",
-            "birth_date": "1979-03-28",
-            "sex": "F",
-            "treatment_start": (date.today() - timedelta(days=40)).isoformat(),  # noqa: DTZ011  # days, not instants
-            "start_confirmed_by": "Dr Hoda",
-            "neutropenia_history": "none",
-        } | columns
-        file = self.path / f"register-{patient_id}.csv"
-        with file.open("w", newline="", encoding="utf-8") as out:
-            writer = csv.DictWriter(out, row)
-            writer.writeheader()
-            writer.writerow(row)
-        report = await asyncio.to_thread(
-            import_csv, file, self.engine.settings.store.url, actor="Dr Hoda", zone=self.engine.settings.zone
-        )
-        await _eventually(lambda: self.settled_register())
+        report = await enrol(self.path, self.engine.settings.store.url, patient_id, **columns)
+        await _eventually(self.settled_register)
         return report
 
     async def settled_register(self) -> bool:
+        self.store.arrived.set()
         return not await self.store.settling(datetime.now(UTC), 10)
 
     async def messages(self, **wanted: Any) -> list[dict[str, Any]]:
@@ -376,10 +382,11 @@ async def run_engine(
 
 
 @pytest.fixture
-async def running(run_engine: Callable[..., Awaitable[Running]]) -> Running:
+async def running(run_engine: Callable[..., Awaitable[Running]], tmp_path: Path, url: str) -> Running:
     """An engine with one patient on the register: 405660, on clozapine for 40 days."""
+    await enrol(tmp_path, url, "405660")
     started = await run_engine()
-    await started.enrol()
+    await _eventually(started.settled_register)
     return started
 
 

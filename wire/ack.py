@@ -105,7 +105,11 @@ def verdict(header: Header | None) -> tuple[Code, AckError | None]:
     """The code for a message that is stored, or that never will be. In enhanced mode the accept code (CA, CR)."""
     if header is None:
         return "AR", AckError(100, "No readable MSH segment", ("MSH", "1"))
+    if not header.message_code and not header.control_id:
+        return "AR", AckError(100, "No readable MSH segment", ("MSH", "1"))
     enhanced = answers(header).enhanced
+    if not header.message_code:
+        return ("CR" if enhanced else "AR"), AckError(200, "MSH-9 is missing", ("MSH", "1", "9"))
     if header.message_code in UNSUPPORTED:
         error = AckError(200, "Queries and orders are not answered here", ("MSH", "1", "9"))
         return ("CR" if enhanced else "AR"), error

@@ -99,6 +99,8 @@ def read_hl7v2(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
     header = message.header
     if not message.separators.distinct:
         return _set_aside("separators", "MSH[1]-2", "MSH[1]-2: the separators are not distinct", header)
+    if not header.message_code:
+        return _set_aside("message-type-missing", "MSH[1]-9", "MSH[1]-9: no message type", header)
     if header.processing_id == "Q":
         return _reading(header, "not_relevant", _ledger_of_all(message, "quality-control"), production=True)
     if header.message_code in _NOT_RESULTS:

@@ -21,6 +21,7 @@ from engine.enrol import apply
 from engine.identity import Ambiguous, Known, Patients, Unknown, usable
 from engine.notify import Notifier
 from engine.versions import Effect, compare
+from ingest.fhir_http import assigned_id
 from ingest.reading import LedgerEntry, Problem, Reading
 from rules import assess, find_protocol
 from rules.model import Assessment, LabResult, Trust, Unassessable
@@ -31,6 +32,10 @@ __all__ = ["Judge"]
 
 # A clock that runs ahead by less than this is a clock; more is a wrong date (standards.md 2.2).
 _AHEAD = timedelta(hours=24)
+
+
+# Where a resource stood in its Bundle.
+_ENTRY = re.compile(r"entry\[(\d{1,6})\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +53,9 @@ class Judge:
         outcomes: dict[str, tuple[str, str]] = {}
         ends: Counter[Disposition] = Counter()
         for fact in reading.register:
-            apply(fact, patients, work, now=now, source=f"{claim.channel} {source}".strip())
+            entry = _ENTRY.search(fact.where)
+            assigned = f"Patient/{assigned_id(claim.message_id, int(entry[1]) if entry else None)}"
+            apply(fact, patients, work, now=now, source=f"{claim.channel} {source}".strip(), assigned=assigned)
         for result in reading.results:
             outcome, reason, end = self._result(result, reading, claim, patients, work, source, now)
             outcomes[result.where] = (outcome, reason)

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from engine.identity import Patients
 from engine.judge import Judge
 from engine.observe import Meters
-from ingest.reading import Problem, Reading, read_message
+from ingest.reading import PatientFact, Problem, Reading, read_message
 from rules.model import PatientIdentifier
 from store import Store, StoreUnavailable
 from store.port import Claim, Disposition, MessageDone, PatientRecord, Stale, Work
@@ -215,6 +215,8 @@ def _identifiers(reading: Reading) -> Iterable[PatientIdentifier]:
         yield from problem.identifiers
     for fact in reading.register:
         yield from fact.identifiers
+        if isinstance(fact, PatientFact):
+            yield from (PatientIdentifier(name, "", "FHIR") for name in fact.references)
 
 
 def _keep_whole(work: Work, patients: Patients) -> None:

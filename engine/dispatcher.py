@@ -57,6 +57,8 @@ class Dispatcher:
         self._woken = asyncio.Event()
         self._busy_patients: set[str] = set()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
+        self._ended: set[int] = set()
+        """Deliveries that ended since the outbox was last read: that reading may still show them as waiting."""
         self._down_since: float | None = None
         self._down_tries = 0
         self._quiet_until = 0.0
@@ -104,9 +106,12 @@ class Dispatcher:
         if free <= 0:
             return False
         started = False
+        self._ended.clear()
         # Rows in flight are still waiting in the table, so more are read than can be started.
         for delivery in await self._store.due(self.name, self._clock(), free + len(self._in_flight) + 32):
-            if delivery.id in self._in_flight or delivery.patient_id in self._busy_patients:
+            if delivery.id in self._in_flight or delivery.id in self._ended:
+                continue
+            if delivery.patient_id in self._busy_patients:
                 continue
             self._start(delivery)
             started = True
@@ -140,6 +145,7 @@ class Dispatcher:
             self._tell(delivery, outcome)
         finally:
             self._in_flight.pop(delivery.id, None)
+            self._ended.add(delivery.id)
             if delivery.patient_id is not None:
                 self._busy_patients.discard(delivery.patient_id)
             self._woken.set()

@@ -23,9 +23,13 @@ __all__ = ["apply", "enrol"]
 _TAKING = frozenset({"active", "completed", "on-hold", "intended"})
 
 
-def apply(fact: RegisterFact, patients: Patients, work: Work, *, now: datetime, source: str) -> None:
+def apply(
+    fact: RegisterFact, patients: Patients, work: Work, *, now: datetime, source: str, assigned: str = ""
+) -> None:
+    """``assigned``: the reference under which the FHIR door has told the sender that a single Patient is stored."""
     match fact:
         case PatientFact():
+            fact = dataclasses.replace(fact, references=(*fact.references, assigned) if assigned else fact.references)
             _patient(fact, patients, work, now, source)
         case TreatmentFact():
             _treatment(fact, patients, work, now, source)
@@ -45,10 +49,15 @@ def enrol(record: PatientRecord, course: TreatmentCourse, work: Work, *, now: da
 
 
 def _patient(fact: PatientFact, patients: Patients, work: Work, now: datetime, source: str) -> None:
-    record = _record(fact.identifiers, patients)
+    names = tuple(PatientIdentifier(name, "", "FHIR") for name in fact.references if name.startswith("Patient/"))
+    record = _record(fact.identifiers or names, patients)
     if record is None:
         return
-    patients.learn(record, fact.identifiers)
+    # By what a later resource will call this patient. A name that is somebody else's already stays theirs, and is said.
+    taken = [name.value for name in names if not patients.is_free_for(name, record)]
+    patients.learn(record, (*fact.identifiers, *names))
+    if taken:
+        _changed(record, work, now, source, "patient-reference-taken", {"where": fact.where})
     person = Person(
         family=fact.family or record.person.family,
         given=fact.given or record.person.given,

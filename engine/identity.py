@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from rules.model import PatientIdentifier
 from store.port import PatientRecord
 
-__all__ = ["Ambiguous", "Known", "Patients", "Unknown", "usable"]
+__all__ = ["Ambiguous", "Known", "Patients", "Unknown", "published", "usable"]
 
 # Identifiers that name an account, a visit or an insured person, who need not be the patient (standards.md 2.2, finding 5).
 _NEVER = frozenset({"AN", "VN", "SS", "NH", "NSS", "PAYERID"})
@@ -33,6 +33,11 @@ class Unknown:
 @dataclass(frozen=True, slots=True)
 class Ambiguous:
     records: tuple[PatientRecord, ...]
+
+
+def published(identifiers: Iterable[PatientIdentifier]) -> tuple[PatientIdentifier, ...]:
+    """Those that mean something outside: not what a FHIR sender calls the patient on our own base."""
+    return tuple(item for item in identifiers if item.authority or not item.value.startswith("Patient/"))
 
 
 def usable(identifiers: Iterable[PatientIdentifier]) -> tuple[PatientIdentifier, ...]:
@@ -83,6 +88,9 @@ class Patients:
         self.by_id[record.id] = record
         self.learn(record, identifiers)
         return record
+
+    def is_free_for(self, item: PatientIdentifier, record: PatientRecord) -> bool:
+        return self._exact.get((item.value, item.authority), record.id) == record.id
 
     def learn(self, record: PatientRecord, identifiers: Iterable[PatientIdentifier]) -> None:
         """Files further identifiers of a patient, except those that name somebody else already."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from engine.identity import published
 from rules import AlertDraft, alerts_for, review_alert
 from rules.model import (
     Alert,
@@ -115,7 +116,7 @@ class Notifier:
             level=draft.level,
             title=draft.title,
             text=draft.text,
-            subject=_subject(record) if record else Subject(register_id="", identifiers=tuple(identifiers)),
+            subject=_subject(record) if record else Subject(register_id="", identifiers=published(identifiers)),
             raised_at=now,
             updated_at=now,
             reason=code,
@@ -201,4 +202,4 @@ def _count(result: LabResult | None) -> object:
 
 def _subject(record: PatientRecord) -> Subject:
     person: Person = record.person
-    return Subject(register_id=record.id, identifiers=tuple(record.identifiers), person=person, owner=record.owner)
+    return Subject(register_id=record.id, identifiers=published(record.identifiers), person=person, owner=record.owner)

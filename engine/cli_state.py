@@ -181,7 +181,7 @@ def dead_change_command(
             changed = outbox.drop(connection, numbers)
     for number in numbers:
         done = {"replay": "waiting again", "drop": "dropped"}[verb]
-        print(f"{number}: {done if number in changed else 'no such dead letter'}", file=stdout)
+        print(f"{number}: {done if number in changed else 'no dead letter, or a newer one was sent'}", file=stdout)
     return OK if set(changed) == set(numbers) else FAILURE
 
 

@@ -91,8 +91,22 @@ def settle(connection: Connection, outcomes: Sequence[DeliveryOutcome]) -> None:
 
 
 def replay(connection: Connection, ids: Sequence[int], now_ms: int) -> list[int]:
-    """Puts dead letters back to wait, under the ids they had: the destination can tell that it is the same."""
-    dead = connection.scalars(select(delivery.c.id).where(delivery.c.id.in_(ids), delivery.c.state == "dead")).all()
+    """Puts dead letters back to wait, under the ids they had: the destination can tell that it is the same.
+
+    One that a newer notification of its alert has overtaken stays dead: sent now, it would undo what is newer.
+    """
+    newer = delivery.alias("newer")
+    overtaken = exists().where(
+        and_(
+            newer.c.alert_id == delivery.c.alert_id,
+            newer.c.destination == delivery.c.destination,
+            newer.c.revision > delivery.c.revision,
+            newer.c.state != "dead",
+        )
+    )
+    dead = connection.scalars(
+        select(delivery.c.id).where(delivery.c.id.in_(ids), delivery.c.state == "dead", ~overtaken)
+    ).all()
     if dead:
         connection.execute(
             update(delivery)

@@ -1,0 +1,1 @@
+"""What NeutroFlag costs on this machine: ``python -m bench``. It never asserts a time."""

@@ -1,0 +1,130 @@
+"""``make bench``: what each part costs on this machine, in one table. Exit 1 only when a message was lost."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import pure, scenes
+from bench.scenes import Figures
+
+
+class _Bench:
+    def __init__(self, quick: bool) -> None:
+        self.runs = 1 if quick else 3
+        self.share = 4 if quick else 1
+        self.out = Console(width=None if sys.stdout.isatty() else 118, highlight=False)
+        self.progress = Console(stderr=True, highlight=False)
+        self.lost: list[str] = []
+        self.table = Table(
+            "what", "median", "goal", "runs", title=_machine(), title_justify="left", box=None, pad_edge=False
+        )
+        self.table.columns[1].justify = "right"
+
+    def row(self, what: str, median: str, goal: str = "", runs: str = "") -> None:
+        self.table.add_row(what, median, goal, runs)
+
+    def times(self, what: str, scene: Callable[[], Figures], runs: int = 0) -> list[Figures]:
+        found = []
+        for number in range(runs or self.runs):
+            self.progress.print(f"{what}, run {number + 1}", style="dim")
+            figures = scene()
+            if figures.lost:
+                self.lost.append(f"{what}: {figures.lost}")
+            found.append(figures)
+        return found
+
+    def intake(self) -> None:
+        for connections, count, goal in ((64, 6000, "2,000/s"), (1, 1500, "800/s")):
+            what = f"durable intake, {connections} connection{'s' if connections > 1 else ''}"
+            found = self.times(what, lambda c=connections, n=count: scenes.intake(c, n // self.share))  # type: ignore[misc]
+            self.row(f"{what}, 25-OBX counts", *_rates([one.rate for one in found], goal))
+            self.row("    answer p50 / p99", *_pairs(found))
+            self.row("    judged too, not on the register", *_rates([one.judged for one in found], ""))
+
+    def door_to_door(self) -> None:
+        found = self.times("door to door", lambda: scenes.door_to_door(1200 // self.share))
+        self.row(
+            "door to door: MLLP in, judged, POSTed, every one an alert", *_rates([one.rate for one in found], "300/s")
+        )
+
+    def critical(self) -> None:
+        found = self.times("a critical count, idle", lambda: scenes.critical(100 // self.share), runs=1)
+        self.row("a critical count, idle: last byte to POST, p50 / p99", *_pairs(found, "p99 <= 50 ms"))
+
+    def rest(self) -> None:
+        self.progress.print("memory at rest", style="dim")
+        self.row("memory of serve at rest, all processes", f"{scenes.at_rest():.0f} MB", "< 250 MB", "1")
+
+    def pure(self) -> None:
+        rounds = 2000 // self.share
+        for what, measure in (
+            ("read a 25-OBX blood count", pure.read_us),
+            ("read an irrelevant 25-OBX report", pure.irrelevant_us),
+            ("read a FHIR Observation", pure.observation_us),
+            ("assess with ten years of history", pure.assess_us),
+        ):
+            self.progress.print(what, style="dim")
+            self.row(what, f"{measure(rounds):.0f} µs", "", f"{rounds} calls")
+
+    def demo(self) -> None:
+        self.progress.print("make demo", style="dim")
+        first, whole, wrong = scenes.demo()
+        if wrong:
+            self.lost.append(wrong)
+        self.row("make demo (warm): first alert at the prescriber / its end", f"{first:.1f} s / {whole:.1f} s", "", "1")
+
+
+def _machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    load = os.getloadavg()[0]
+    return (
+        f"NeutroFlag {version('neutroflag')} on {platform.node()}: {os.cpu_count()} cores, {model}, "
+        f"Python {platform.python_version()}, load {load:.1f} at the start"
+    )
+
+
+def _rates(found: list[float | None], goal: str) -> tuple[str, str, str]:
+    rates = [one for one in found if one is not None]
+    return f"{statistics.median(rates):,.0f}/s", goal, "  ".join(f"{one:,.0f}" for one in rates)
+
+
+def _pairs(found: list[Figures], goal: str = "") -> tuple[str, str, str]:
+    halves = [one.p50_ms for one in found if one.p50_ms is not None]
+    tails = [one.p99_ms for one in found if one.p99_ms is not None]
+    if not halves or not tails:
+        return "lost", goal, ""
+    runs = "  ".join(f"{a:.1f} / {b:.1f}" for a, b in zip(halves, tails, strict=True))
+    return f"{statistics.median(halves):.1f} / {statistics.median(tails):.1f} ms", goal, runs
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short run of each")
+    bench = _Bench(parser.parse_args().quick)
+    for part in (bench.pure, bench.rest, bench.critical, bench.intake, bench.door_to_door, bench.demo):
+        part()
+    bench.out.print(bench.table)
+    for words in bench.lost:
+        bench.out.print(f"LOST  {words}", style="bold red", markup=False)
+    return 1 if bench.lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

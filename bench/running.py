@@ -1,0 +1,156 @@
+"""``neutroflag serve`` and its neighbours as processes, on loopback ports and a database of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bench.sender import patient_id
+
+__all__ = ["Receiver", "Serve", "receiver", "send", "serve"]
+
+_WAIT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    port: int
+
+    def seen(self) -> list[float]:
+        found: list[float] = _get(f"http://127.0.0.1:{self.port}/seen")
+        return found
+
+    def wait(self, count: int) -> list[float]:
+        """The times of all transactions, once there are ``count``; fewer when they do not come."""
+        return _until(self.seen, lambda seen: len(seen) >= count)
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """A running engine. Its state is read as an operator would, from ``/readyz``."""
+
+    process: subprocess.Popen[str]
+    config: Path
+    mllp_port: int
+    http_port: int
+
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = _get(f"http://127.0.0.1:{self.http_port}/readyz")
+        return found
+
+    def drained(self) -> dict[str, Any]:
+        """The state once everything is judged and delivered, or after the time limit."""
+        return _until(self.state, lambda state: not state["pending"] and not state["outbox"])
+
+    def lost(self, sent: int) -> str:
+        """In words, when what was sent is not what was stored and disposed of."""
+        state = self.drained()
+        disposed = sum(state["dispositions"].values())
+        if state["received"] == sent == disposed and not state["outbox"]:
+            return ""
+        return f"sent {sent}, stored {state['received']}, disposed of {disposed}, outbox {state['outbox']}"
+
+    def enrol(self, count: int) -> None:
+        """``count`` patients by CSV, as an operator would; returns when the engine has looked at each of them."""
+        start = (datetime.now(UTC).date() - timedelta(days=300)).isoformat()
+        file = self.config.with_name("register.csv")
+        head = "patient_id,authority,family,given,treatment_start,start_confirmed_by,neutropenia_history"
+        rows = (f"{patient_id(number)},2.999.1,BENCH,Nobody,{start},Dr Bench,none" for number in range(count))
+        file.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+        command = [*_NEUTROFLAG, "patients", "import", str(file), "--config", str(self.config), "--by", "bench"]
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # our own command
+        database = self.config.with_name("bench.db")
+        _until(lambda: _unsettled(database), lambda number: number == 0)
+
+    def memory_mb(self) -> float:
+        """Resident memory of the process and all its children."""
+        return sum(_resident_kb(pid) for pid in _family(self.process.pid)) / 1024
+
+
+_NEUTROFLAG = (sys.executable, "-m", "engine.cli")
+
+
+@contextlib.contextmanager
+def receiver() -> Iterator[Receiver]:
+    command = [sys.executable, "-m", "bench.receiver"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    try:
+        yield Receiver(int(_line(process.stdout)))
+    finally:
+        process.communicate("")
+
+
+@contextlib.contextmanager
+def serve(directory: Path, fhir: Receiver | None = None) -> Iterator[Serve]:
+    """Started on a new database; stopped as a supervisor would."""
+    directory.mkdir(parents=True)
+    config = directory / "neutroflag.toml"
+    text = f'[store]\nurl = "sqlite:///{directory / "bench.db"}"\n[mllp]\nport = 0\n[http]\nport = 0\n'
+    if fhir is not None:
+        text += f'[[destination]]\nname = "ehr"\nkind = "fhir"\nurl = "http://127.0.0.1:{fhir.port}/fhir"\n'
+    config.write_text(text, encoding="utf-8")
+    with (directory / "events.jsonl").open("w") as events:
+        process = subprocess.Popen(  # noqa: S603
+            [*_NEUTROFLAG, "serve", "--config", str(config)], stdout=events, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            faces = _line(process.stderr)
+            ports = [int(port) for port in re.findall(r"://127\.0\.0\.1:(\d+)", faces)]
+            if len(ports) != 2:
+                raise RuntimeError(f"neutroflag serve: {faces.strip() or 'ended at once'}")
+            yield Serve(process, config, *ports)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def send(engine: Serve, **asked: Any) -> dict[str, Any]:
+    """One load from a process of its own; see ``bench.sender``."""
+    command = [sys.executable, "-m", "bench.sender", json.dumps({"port": engine.mllp_port, "first": 0} | asked)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def _line(stream: Any) -> str:
+    return str(stream.readline()) if stream is not None else ""
+
+
+def _get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  # loopback
+        return json.loads(answer.read())
+
+
+def _until(look: Any, holds: Any) -> Any:
+    deadline = time.monotonic() + _WAIT_S
+    while not holds(found := look()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def _unsettled(database: Path) -> int:
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return int(connection.execute("SELECT count(*) FROM patient WHERE settle_at IS NOT NULL").fetchone()[0])
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in thread.read_text().split():
+            yield from _family(int(child))
+
+
+def _resident_kb(pid: int) -> int:
+    found = re.search(r"^VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(found[1]) if found else 0

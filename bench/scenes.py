@@ -1,0 +1,110 @@
+"""The measurements that need the running engine. Each gives its figures, and in words what was lost."""
+
+from __future__ import annotations
+
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.running import receiver as fast_receiver
+from bench.running import send, serve
+from bench.sender import alerts
+from wire.mllp import frame
+
+__all__ = ["Figures", "at_rest", "critical", "demo", "door_to_door", "intake"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """``rate`` a second, times in ms; None where it was not measured. ``lost`` in words, "" when nothing was."""
+
+    rate: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    judged: float | None = None
+    lost: str = ""
+
+
+def intake(connections: int, count: int) -> Figures:
+    """Counts of people who are not on the register: stored, acknowledged, judged."""
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder) / "intake") as engine:
+        # The first messages warm caches and the interpreter.
+        warm = send(engine, kind="strangers", run="warm", count=200, connections=connections)
+        engine.drained()
+        report = send(engine, kind="strangers", run="load", count=count, connections=connections)
+        lost = engine.lost(warm["accepted"] + report["accepted"])
+        judged = (time.monotonic() - report["started"]) or 1.0
+        if report["accepted"] != count:
+            lost = f"{count} asked for, {report['accepted']} accepted {report['errors']} {lost}"
+        return Figures(report["rate"], report["p50_ms"], report["p99_ms"], count / judged, lost)
+
+
+def door_to_door(count: int) -> Figures:
+    """Every message alerts: MLLP in, judged, posted to a FHIR server that takes it."""
+    with tempfile.TemporaryDirectory() as folder, fast_receiver() as fhir, serve(Path(folder) / "door", fhir) as engine:
+        engine.enrol(count)
+        report = send(engine, kind="alerts", run="door", count=count, connections=16)
+        seen = fhir.wait(count)
+        lost = engine.lost(count)
+        if len(seen) != count:
+            lost = f"{count} alerts due, {len(seen)} arrived {lost}"
+        rate = len(seen) / (seen[-1] - report["started"]) if seen else 0.0
+        return Figures(rate, report["p50_ms"], report["p99_ms"], lost=lost)
+
+
+def critical(count: int) -> Figures:
+    """One critical count after the other into an idle engine: from its last byte to the alert's POST."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        fast_receiver() as fhir,
+        serve(Path(folder) / "critical", fhir) as engine,
+    ):
+        engine.enrol(count + 1)
+        build = alerts("crit", 0)
+        sent = []
+        with socket.create_connection(("127.0.0.1", engine.mllp_port)) as door:
+            door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for number in range(count + 1):
+                block = frame(build(number))
+                door.sendall(block)
+                sent.append(time.monotonic())
+                door.recv(65536)
+                time.sleep(0.15 if number else 1.0)
+        seen = fhir.wait(count + 1)
+        lost = engine.lost(count + 1)
+        if len(seen) != len(sent):
+            return Figures(lost=f"{len(sent)} critical counts, {len(seen)} alerts {lost}")
+        # The first one also greets the server: it is not counted.
+        took = sorted((arrived - at) * 1000 for at, arrived in zip(sent[1:], seen[1:], strict=True))
+        return Figures(p50_ms=statistics.median(took), p99_ms=took[len(took) * 99 // 100], lost=lost)
+
+
+def at_rest() -> float:
+    """Resident memory of ``serve`` with all its processes, in MB."""
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder) / "rest") as engine:
+        send(engine, kind="strangers", run="rest", count=200, connections=4)
+        engine.drained()
+        time.sleep(1.5)
+        return engine.memory_mb()
+
+
+def demo() -> tuple[float, float, str]:
+    """Seconds until the demo's first alert is at the prescriber and until its end; in words when it failed."""
+    started = time.monotonic()
+    first = 0.0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engine.cli", "demo", "--once"], stdout=subprocess.PIPE, text=True
+    )
+    lines = []
+    for line in process.stdout or ():
+        lines.append(line)
+        if not first and re.search(r"  ehr +[A-Z]+ Flag", line):
+            first = time.monotonic() - started
+    code = process.wait(60)
+    return first, time.monotonic() - started, "" if code == 0 else f"the demo ended with {code}: {lines[-1:]}"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 import socket
-import sys
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any, assert_never
@@ -58,8 +57,6 @@ class Engine:
 
     async def start(self) -> None:
         """Raises what the store raises on opening, PortTaken, and OSError of a sink's settings."""
-        # The interpreter hands the lock over every 5 ms by default: the writer's answers would wait that long for a turn.
-        sys.setswitchinterval(0.0005)
         settings = self.settings
         store = Store(settings.store.url)
         await store.open()

@@ -27,11 +27,11 @@ def file_of(url: str) -> Path | None:
     return Path(parsed.database)
 
 
-def writer(url: str) -> Engine:
-    """For the one writing connection: its transactions take the write lock at once."""
+def writer(url: str, *, wait_ms: int = _BUSY_MS) -> Engine:
+    """For a writing connection: its transactions take the write lock at once, or wait ``wait_ms`` for it."""
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
     if engine.dialect.name == "sqlite":
-        _sqlite(engine, begin="BEGIN IMMEDIATE")
+        _sqlite(engine, begin="BEGIN IMMEDIATE", wait_ms=wait_ms)
     return engine
 
 
@@ -39,16 +39,16 @@ def reader(url: str) -> Engine:
     """For readers: snapshots beside the writer."""
     engine = create_engine(url, poolclass=QueuePool, pool_size=4, max_overflow=4, hide_parameters=True)
     if engine.dialect.name == "sqlite":
-        _sqlite(engine, begin="BEGIN")
+        _sqlite(engine, begin="BEGIN", wait_ms=_BUSY_MS)
     return engine
 
 
-def _sqlite(engine: Engine, *, begin: str) -> None:
+def _sqlite(engine: Engine, *, begin: str, wait_ms: int) -> None:
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: Any) -> None:
         # The driver must not begin transactions of its own, or ours would be ignored (SQLAlchemy, pysqlite notes).
         connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        connection.execute(f"PRAGMA busy_timeout={wait_ms}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")

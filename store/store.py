@@ -9,7 +9,6 @@ import os
 import threading
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,7 +69,6 @@ class Store:
         self.arrived = asyncio.Event()
         self._claimed: set[int] = set()
         self._reader = database.reader(url)
-        self._pool = ThreadPoolExecutor(max_workers=3, thread_name_prefix="store-reader")
         self._writer: Writer | None = None
         self._lock: int | None = None
         self._stop_checkpoints = threading.Event()
@@ -82,13 +80,13 @@ class Store:
         Raises AlreadyRunning, SchemaOutdated, StoreUnavailable.
         """
         self._take_lock()
-        engine = database.writer(self.url)
+        # Short: while somebody else writes, the loop has its turns in between (see store.writer).
+        engine = database.writer(self.url, wait_ms=20)
         try:
-            await asyncio.to_thread(_prepare, engine)
+            await asyncio.to_thread(_prepare, database.writer(self.url))
         except SQLAlchemyError as error:
             raise StoreUnavailable(f"{type(error).__name__}: {getattr(error, 'orig', '')}") from error
-        self._writer = Writer(engine, inbox.arrive, asyncio.get_running_loop(), self.arrived.set)
-        self._writer.start()
+        self._writer = Writer(engine, inbox.arrive, self.arrived.set)
         if engine.dialect.name == "sqlite":
             self._checkpoints = threading.Thread(target=self._checkpoint, name="store-checkpoint", daemon=True)
             self._checkpoints.start()
@@ -98,8 +96,7 @@ class Store:
         if self._checkpoints is not None:
             await asyncio.to_thread(self._checkpoints.join)
         if self._writer is not None:
-            await asyncio.to_thread(self._writer.close)
-        self._pool.shutdown()
+            self._writer.close()
         self._reader.dispose()
         if self._lock is not None:
             os.close(self._lock)
@@ -194,10 +191,7 @@ class Store:
         return await self.read(snapshot)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """Runs a query on a reading connection, in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, query)
-
-    def _read(self, query: Callable[[Connection], T]) -> T:
+        """Runs a short query on a reading connection: a snapshot, beside the writer."""
         try:
             with self._reader.connect() as connection:
                 return query(connection)

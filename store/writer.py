@@ -1,15 +1,16 @@
-"""Group commit: one thread writes; whatever queued during the last commit goes down in the next.
+"""Group commit on the event loop: what arrived while the last commit was on its way goes down in the next.
 
-Arrivals are inserted set-wise, other operations run each in a savepoint of the same transaction; all callers are answered
-after the one commit. A fixed delay would gain nothing and cost a lone connection its speed, so there is none.
+Every write of a process goes through here, one transaction at a time. Arrivals are inserted set-wise, other operations run
+each in a savepoint of the same transaction; all callers are answered after the one commit. It runs on the loop's own thread:
+a commit takes less time than handing the interpreter to another thread and back (docs/decisions/0001-one-writer.md). A
+database that somebody else holds is asked again shortly, with the loop free in between.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
-import threading
+import time
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ T = typing.TypeVar("T")
 
 # A bound on one transaction: large enough that 64 busy connections share it, small enough that its commit stays short.
 _BATCH = 256
+_HELD_RETRY_S = 0.01
+_HELD_LIMIT_S = 5.0
 
 
 @dataclass(slots=True)
@@ -43,26 +46,28 @@ _Job = _Arrival | _Operation
 _Outcome = tuple[_Job, typing.Any, Exception | None]
 
 
+class _Held(Exception):
+    """Somebody else has the write lock."""
+
+
 class Writer:
-    """The only one that writes. ``insert`` stores a batch of envelopes; ``on_arrivals`` is called after their commit."""
+    """``insert`` stores a batch of envelopes; ``on_arrivals`` is called after the commit of each batch that had any."""
 
     def __init__(
         self,
         engine: Engine,
         insert: Callable[[Connection, Sequence[Envelope]], Sequence[Accepted]],
-        loop: asyncio.AbstractEventLoop,
         on_arrivals: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._insert = insert
-        self._loop = loop
         self._on_arrivals = on_arrivals
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._loop = asyncio.get_running_loop()
+        self._jobs: list[_Job] = []
+        self._scheduled: asyncio.Handle | None = None
+        self._held_since: float | None = None
+        self._connection: Connection | None = None
         self._closed = False
-
-    def start(self) -> None:
-        self._thread.start()
 
     def accept(self, envelope: Envelope) -> asyncio.Future[Accepted]:
         answer: asyncio.Future[Accepted] = self._loop.create_future()
@@ -75,58 +80,65 @@ class Writer:
         self._put(_Operation(operation, answer))
         return answer
 
+    def close(self) -> None:
+        """Commits what is queued, and takes nothing more."""
+        self._closed = True
+        while self._jobs:
+            self._flush()
+            if self._held_since is not None:
+                time.sleep(_HELD_RETRY_S)
+        self._drop_connection()
+        self._engine.dispose()
+
     def _put(self, job: _Job) -> None:
         if self._closed:
             raise StoreUnavailable("the store is closed")
-        self._jobs.put(job)
+        self._jobs.append(job)
+        if self._scheduled is None:
+            # After everything else that is ready in this turn of the loop: that is the group.
+            self._scheduled = self._loop.call_soon(self._flush)
 
-    def close(self) -> None:
-        """Commits what is queued, then ends the thread."""
-        self._closed = True
-        self._jobs.put(None)
-        self._thread.join()
+    def _flush(self) -> None:
+        self._scheduled = None
+        jobs, self._jobs = self._jobs[:_BATCH], self._jobs[_BATCH:]
+        if not jobs:
+            return
+        try:
+            outcomes = self._commit(jobs)
+            self._held_since = None
+        except _Held:
+            if not self._give_up():
+                self._jobs = jobs + self._jobs
+                if not self._closed:
+                    self._scheduled = self._loop.call_later(_HELD_RETRY_S, self._flush)
+                return
+            outcomes = [(job, None, StoreUnavailable("the database is held by somebody else")) for job in jobs]
+        except Exception as error:
+            # The store's own loop: whatever broke, the callers are told. A connection that failed is not trusted again.
+            why = StoreUnavailable(type(error).__name__)
+            outcomes = [(job, None, why) for job in jobs]
+            self._drop_connection()
+        if self._jobs and not self._closed:
+            self._scheduled = self._loop.call_soon(self._flush)
+        self._answer(outcomes)
 
-    def _run(self) -> None:
-        connection: Connection | None = None
-        while (jobs := self._next()) is not None:
-            try:
-                if connection is None or connection.closed or connection.invalidated:
-                    connection = self._engine.connect()
-                outcomes = self._commit(connection, jobs)
-            except Exception as error:
-                # The store's own loop: whatever broke, the callers are told and the thread lives on.
-                why = StoreUnavailable(type(error).__name__)
-                outcomes = [(job, None, why) for job in jobs]
-                if connection is not None:
-                    # A connection that failed is not trusted again.
-                    with contextlib.suppress(SQLAlchemyError):
-                        connection.invalidate()
-                        connection.close()
-                    connection = None
-            with contextlib.suppress(RuntimeError):  # the loop may be gone at shutdown
-                self._loop.call_soon_threadsafe(self._answer, outcomes)
-        if connection is not None:
-            connection.close()
+    def _give_up(self) -> bool:
+        now = time.monotonic()
+        if self._held_since is None:
+            self._held_since = now
+        if now - self._held_since < _HELD_LIMIT_S:
+            return False
+        self._held_since = None
+        return True
 
-    def _next(self) -> list[_Job] | None:
-        job = self._jobs.get()
-        if job is None:
-            return None
-        jobs = [job]
-        while len(jobs) < _BATCH:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                break
-            if job is None:
-                self._jobs.put(None)
-                break
-            jobs.append(job)
-        return jobs
-
-    def _commit(self, connection: Connection, jobs: list[_Job]) -> list[_Outcome]:
+    def _commit(self, jobs: list[_Job]) -> list[_Outcome]:
+        if self._connection is None or self._connection.closed or self._connection.invalidated:
+            self._connection = self._engine.connect()
+        connection = self._connection
         try:
             return self._transaction(connection, jobs)
+        except _Held:
+            raise
         except Exception:
             if len(jobs) == 1:
                 raise
@@ -142,7 +154,7 @@ class Writer:
     def _transaction(self, connection: Connection, jobs: list[_Job]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
         arrivals = [job for job in jobs if isinstance(job, _Arrival)]
-        with connection.begin():
+        with _begun(connection):
             if arrivals:
                 accepted = self._insert(connection, [job.envelope for job in arrivals])
                 outcomes.extend((job, answer, None) for job, answer in zip(arrivals, accepted, strict=True))
@@ -163,6 +175,28 @@ class Writer:
                 job.answer.set_result(value)
         if arrived:
             self._on_arrivals()
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(SQLAlchemyError):
+                self._connection.invalidate()
+            with contextlib.suppress(SQLAlchemyError):
+                self._connection.close()
+            self._connection = None
+
+
+@contextlib.contextmanager
+def _begun(connection: Connection) -> typing.Iterator[None]:
+    """A transaction; ``_Held`` when its lock is not to be had now."""
+    try:
+        transaction = connection.begin()
+    except SQLAlchemyError as error:
+        # SQLite's words for SQLITE_BUSY; nothing was begun and nothing is broken.
+        if "locked" in str(getattr(error, "orig", "")):
+            raise _Held from error
+        raise
+    with transaction:
+        yield
 
 
 def _run_one(connection: Connection, job: _Operation) -> _Outcome:

@@ -39,6 +39,12 @@ _patient = Prepared(
         patient.c.settle_at,
     ).where(patient.c.id == _wanted)
 )
+_settling = Prepared(
+    select(patient.c.id)
+    .where(patient.c.settle_at.is_not(None), patient.c.settle_at <= bindparam("now"))
+    .order_by(patient.c.settle_at)
+    .limit(bindparam("most"))
+)
 _rev = Prepared(select(patient.c.rev).where(patient.c.id == _wanted))
 _identifiers = Prepared(
     select(identifier.c.value, identifier.c.authority, identifier.c.type).where(identifier.c.patient_id == _wanted)
@@ -153,13 +159,7 @@ def _whole(connection: Connection, number: str) -> PatientRecord | None:
 
 def settling(connection: Connection, now_ms: int, limit: int) -> list[str]:
     """Patients whose present state is to be looked at now (loaded history has come to rest; the register changed)."""
-    rows = connection.execute(
-        select(patient.c.id)
-        .where(patient.c.settle_at.is_not(None), patient.c.settle_at <= now_ms)
-        .order_by(patient.c.settle_at)
-        .limit(limit)
-    )
-    return [row.id for row in rows]
+    return [row[0] for row in _settling.rows(connection, {"now": now_ms, "most": limit})]
 
 
 def moved(connection: Connection, records: Iterable[PatientRecord]) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ class Store:
         self.arrived = asyncio.Event()
         self._claimed: set[int] = set()
         self._reader = database.reader(url)
+        self._reading: Connection | None = None
         self._writer: Writer | None = None
         self._lock: int | None = None
         self._stop_checkpoints = threading.Event()
@@ -97,6 +98,8 @@ class Store:
             await asyncio.to_thread(self._checkpoints.join)
         if self._writer is not None:
             self._writer.close()
+        if self._reading is not None:
+            self._reading.close()
         self._reader.dispose()
         if self._lock is not None:
             os.close(self._lock)
@@ -193,8 +196,10 @@ class Store:
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Runs a short query on a reading connection: a snapshot, beside the writer."""
         try:
-            with self._reader.connect() as connection:
-                return query(connection)
+            if self._reading is None or self._reading.closed or self._reading.invalidated:
+                self._reading = self._reader.connect()
+            with self._reading.begin():
+                return query(self._reading)
         except (SQLAlchemyError, self._reader.dialect.loaded_dbapi.Error) as error:
             raise StoreUnavailable(type(error).__name__) from error
 

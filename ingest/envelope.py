@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from datetime import datetime
 
 from store import Envelope
 from wire import er7
 
-__all__ = ["fhir", "hl7v2", "is_acknowledgement"]
+__all__ = ["NAMESPACE", "assigned_id", "fhir", "hl7v2", "is_acknowledgement"]
+
+NAMESPACE = uuid.UUID("5a1ff4de-2b1c-5d0e-8f3b-6f3a4e0c7b11")
 
 
 def hl7v2(raw: bytes, *, channel: str, peer: str, now: datetime) -> tuple[er7.Header | None, Envelope]:
@@ -68,4 +71,16 @@ def _name(form: str, sender: str, control_id: str) -> bytes:
 
 def is_acknowledgement(raw: bytes) -> bool:
     """An MSA segment anywhere: the message answers something, and is not answered (HL7 v2.5.1, 2.9.2)."""
-    return b"\rMSA" in raw or b"\nMSA" in raw
+    return _MSA.search(raw) is not None
+
+
+# With its field separator: a broken line of a note may begin with the same letters, and its sender waits for an answer.
+_MSA = re.compile(rb"[\r\n]MSA[^\w\s]")
+
+
+def assigned_id(message_id: int, position: int | None = None) -> str:
+    """The id that a single resource, or a Bundle's entry, got on being stored.
+
+    Drawn from the message's number, so that nothing need be kept.
+    """
+    return str(uuid.uuid5(NAMESPACE, str(message_id) if position is None else f"{message_id}/{position}"))

@@ -34,7 +34,7 @@ class RetryPolicy:
 
     def wait_s(self, attempts: int, asked_s: float | None) -> float:
         """Doubles from the first wait to the longest, a quarter of it random; what the destination asked for comes first."""
-        backoff = min(self.first_s * 2 ** min(attempts - 1, 30), self.longest_s)
+        backoff: float = min(self.first_s * 2 ** min(attempts - 1, 30), self.longest_s)
         jittered = backoff * (0.75 + 0.25 * random.random())  # noqa: S311  # spreads load, guards nothing
         return max(jittered, min(asked_s or 0, 3600))
 
@@ -57,8 +57,9 @@ class Dispatcher:
         self._woken = asyncio.Event()
         self._busy_patients: set[str] = set()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
-        self._ended: set[int] = set()
-        """Deliveries that ended since the outbox was last read: that reading may still show them as waiting."""
+        self._ended: set[int | str] = set()
+        """Deliveries, and their patients, that ended since the outbox was last read: that reading may still show them as
+        waiting, and a later notification of the patient as free to go before one that must be tried again."""
         self._down_since: float | None = None
         self._down_tries = 0
         self._quiet_until = 0.0
@@ -111,7 +112,7 @@ class Dispatcher:
         for delivery in await self._store.due(self.name, self._clock(), free + len(self._in_flight) + 32):
             if delivery.id in self._in_flight or delivery.id in self._ended:
                 continue
-            if delivery.patient_id in self._busy_patients:
+            if delivery.patient_id in self._busy_patients or delivery.patient_id in self._ended:
                 continue
             self._start(delivery)
             started = True
@@ -148,6 +149,7 @@ class Dispatcher:
             self._ended.add(delivery.id)
             if delivery.patient_id is not None:
                 self._busy_patients.discard(delivery.patient_id)
+                self._ended.add(delivery.patient_id)
             self._woken.set()
 
     def _outcome(self, delivery: Delivery, answer: Answer) -> DeliveryOutcome:

@@ -168,7 +168,7 @@ class Settings(BaseSettings):
 
     store: StoreSection = StoreSection()
     engine: EngineSection = EngineSection()
-    register: RegisterSection = RegisterSection()  # type: ignore[assignment]  # shadows ABCMeta.register, on purpose
+    register: RegisterSection = RegisterSection()
     mllp: MllpSection = MllpSection()
     http: HttpSection = HttpSection()
     destination: tuple[Destination, ...] = ()

@@ -22,7 +22,7 @@ from engine.enrol import apply
 from engine.identity import Ambiguous, Known, Patients, Unknown, usable
 from engine.notify import Notifier
 from engine.versions import Effect, compare
-from ingest.fhir_http import assigned_id
+from ingest.envelope import assigned_id
 from ingest.reading import LedgerEntry, Problem, Reading
 from rules import assess, find_protocol
 from rules.model import Assessment, LabResult, Trust, Unassessable

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from importlib.metadata import version
 
 from emitters.check import judge_fhir, judge_v2
 from emitters.fhir import encode, transaction
-from emitters.fhir_terms import FhirProfile
 from emitters.hl7v2 import alert_message
-from engine.compose import v2_profile
+from engine.back import fhir_profile, v2_profile
 from engine.config import FhirDestination, Settings
 from rules import alerts_for, assess, find_protocol
 from rules.model import (
@@ -36,9 +34,7 @@ def shapes(settings: Settings) -> list[str]:
     found: list[str] = []
     for number, item in enumerate(settings.destination):
         if isinstance(item, FhirDestination):
-            profile = FhirProfile(
-                engine_id=settings.engine.name, engine_version=version("neutroflag"), owner=item.owner
-            )
+            profile = fhir_profile(item, settings)
             complaints = judge_fhir(encode(transaction(alert, patient_reference="Patient/example", settings=profile)))
         else:
             complaints = judge_v2(alert_message(alert, control_id="0" * 20, profile=v2_profile(item)))

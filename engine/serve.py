@@ -39,7 +39,7 @@ async def _serve(settings: Settings, stderr: TextIO) -> int:
     from engine.compose import Engine, PortTaken
     from store import AlreadyRunning, SchemaOutdated, StoreUnavailable
 
-    engine = Engine(settings)
+    engine = Engine(settings, separate=True)
     try:
         await engine.start()
     except (SchemaOutdated, AlreadyRunning, StoreUnavailable) as error:

@@ -21,7 +21,7 @@ from engine.observe import Meters
 from ingest.reading import PatientFact, Problem, Reading, read_message
 from rules.model import PatientIdentifier
 from store import Store, StoreUnavailable
-from store.port import Claim, Disposition, MessageDone, PatientRecord, Stale, Work
+from store.port import Claim, Disposition, MessageDone, PatientRecord, Work
 
 __all__ = ["Worker"]
 
@@ -129,13 +129,14 @@ class Worker:
             readings.append(self._read(claim))
             self._meters.stage("read", time.perf_counter() - started)
             await asyncio.sleep(0)
-        while True:
-            wanted = {item for reading in readings for item in _identifiers(reading)}
+        pairs = list(zip(claims, readings, strict=True))
+        while pairs:
+            wanted = {item for _, reading in pairs for item in _identifiers(reading)}
             patients = Patients()
             for record in await self._store.patients(wanted):
                 patients.add(record)
             work = Work()
-            for claim, reading in zip(claims, readings, strict=True):
+            for claim, reading in pairs:
                 started = time.perf_counter()
                 self._judge.message(claim, reading, patients, work, self._clock())
                 self._meters.stage("judge", time.perf_counter() - started)
@@ -143,10 +144,15 @@ class Worker:
             work.identifiers = [(number, item) for number, item in patients.fresh]
             _keep_whole(work, patients)
             started = time.perf_counter()
-            if not isinstance(await self._store.record(work), Stale):
+            stale = await self._store.record(work)
+            if stale is None:
                 self._meters.stage("record", time.perf_counter() - started)
                 self._recorded(work)
                 return
+            if stale.message_ids:
+                # Another process has judged them: not ours any more.
+                self._store.release(stale.message_ids)
+                pairs = [pair for pair in pairs if pair[0].message_id not in stale.message_ids]
 
     def _read(self, claim: Claim) -> Reading:
         form = cast('Literal["hl7v2", "fhir"]', claim.format)
@@ -164,7 +170,7 @@ class Worker:
         for record in records:
             self._settle_one(record, work, now)
             await asyncio.sleep(0)
-        if not isinstance(await self._store.record(work), Stale):
+        if await self._store.record(work) is None:
             self._recorded(work)
         return True
 

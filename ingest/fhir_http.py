@@ -22,13 +22,12 @@ from ingest.fhir_types import KNOWN, TAKEN
 from ingest.meter import Meter
 from store import Accepted, Inbox, StoreUnavailable
 
-__all__ = ["FhirDoor", "assigned_id"]
+__all__ = ["FhirDoor"]
 
 CHANNEL = "fhir"
 MEDIA_TYPE = "application/fhir+json"
 _JSON_TYPES = ("application/fhir+json", "application/json", "application/json+fhir", "text/json", "")
 _BUNDLE_TYPES = ("transaction", "batch", "message", "collection", "document", "searchset", "history")
-_NAMESPACE = uuid.UUID("5a1ff4de-2b1c-5d0e-8f3b-6f3a4e0c7b11")
 
 
 class _Identifier(msgspec.Struct):
@@ -232,18 +231,10 @@ def _addressed(body: _Body, kind: str, number: str) -> None:
         raise _Problem(400, "invalid", "The id of the body is not that of the address", f"{body.resource_type}.id")
 
 
-def assigned_id(message_id: int, position: int | None = None) -> str:
-    """The id that a single resource, or a Bundle's entry, got on being stored.
-
-    Drawn from the message's number, so that nothing need be kept.
-    """
-    return str(uuid.uuid5(_NAMESPACE, str(message_id) if position is None else f"{message_id}/{position}"))
-
-
 def _answer(body: _Body, stored: Accepted, number: str) -> Response:
     message_id = stored.duplicate_of or stored.message_id
     if body.resource_type != "Bundle":
-        given = number or assigned_id(message_id)
+        given = number or envelope.assigned_id(message_id)
         headers = {"Location": f"/fhir/{body.resource_type}/{given}/_history/1", "ETag": 'W/"1"'}
         return _outcome(201, "informational", "Stored", headers=headers, severity="information")
     match body.bundle_type:
@@ -253,7 +244,7 @@ def _answer(body: _Body, stored: Accepted, number: str) -> Response:
             return _json(200, _message_response(body, message_id))
         case _:
             headers = {
-                "Location": f"/fhir/Bundle/{assigned_id(message_id)}/_history/1",
+                "Location": f"/fhir/Bundle/{envelope.assigned_id(message_id)}/_history/1",
                 "ETag": 'W/"1"',
             }
             return _outcome(201, "informational", "Stored", headers=headers, severity="information")
@@ -275,7 +266,7 @@ def _responses(body: _Body, message_id: int) -> dict[str, Any]:
             )
             continue
         updated = entry.request is not None and method == "PUT" and entry.request.url.partition("/")[2]
-        given = updated or assigned_id(message_id, position)
+        given = updated or envelope.assigned_id(message_id, position)
         entries.append(
             {"response": {"status": "201 Created", "location": f"{kind}/{given}/_history/1", "etag": 'W/"1"'}}
         )
@@ -292,7 +283,7 @@ def _message_response(body: _Body, message_id: int) -> dict[str, Any]:
             {
                 "resource": {
                     "resourceType": "MessageHeader",
-                    "id": str(uuid.uuid5(_NAMESPACE, f"{message_id}/response")),
+                    "id": str(uuid.uuid5(envelope.NAMESPACE, f"{message_id}/response")),
                     "eventCoding": {"system": "http://terminology.hl7.org/CodeSystem/v2-0003", "code": "R01"},
                     "source": {"name": "NeutroFlag", "endpoint": "urn:neutroflag"},
                     "response": {"identifier": (first.id if first else "") or str(message_id), "code": "ok"},

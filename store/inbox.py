@@ -14,7 +14,7 @@ from store.statement import Prepared
 from store.tables import counter, message
 from store.values import from_ms, to_ms
 
-__all__ = ["arrive", "claim", "count", "finish", "replay"]
+__all__ = ["arrive", "claim", "count", "finish", "judged", "replay"]
 
 _insert_message = Prepared(insert(message).values({column.name: bindparam(column.name) for column in message.columns}))
 _known = Prepared(
@@ -32,6 +32,9 @@ _finish = Prepared(
         ledger=bindparam("new_ledger"),
         judged_at=bindparam("new_judged_at"),
     )
+)
+_pending = Prepared(
+    select(message.c.id).where(message.c.id == bindparam("message_id"), message.c.disposition.is_(None))
 )
 _claim = Prepared(
     select(
@@ -138,6 +141,11 @@ def claim(connection: Connection, after: int, limit: int) -> list[Claim]:
         )
         for number, form, channel, sender, control_id, received, raw in rows
     ]
+
+
+def judged(connection: Connection, done: Sequence[MessageDone]) -> tuple[int, ...]:
+    """Of these, the messages that have their disposition already: a process that was thought dead was only slow."""
+    return tuple(item.message_id for item in done if not _pending.rows(connection, {"message_id": item.message_id}))
 
 
 def finish(connection: Connection, done: Sequence[MessageDone], at_ms: int) -> None:

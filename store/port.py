@@ -209,9 +209,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """Somebody else changed one of these patients meanwhile: load and judge again."""
+    """Somebody else changed one of these patients meanwhile, or has judged one of these messages: nothing was written."""
 
     patient_ids: tuple[str, ...]
+    message_ids: tuple[int, ...] = ()
 
 
 class Worklist(typing.Protocol):

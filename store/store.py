@@ -64,9 +64,13 @@ class Store:
     Claims are held in memory: one engine works on an SQLite file (a lock on it says so), and its end frees them.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, sole: bool = True) -> None:
+        """``sole``: this one takes the lock on the file and keeps its WAL short; a second process's store does not."""
         self.url = url
         self.arrived = asyncio.Event()
+        self.on_arrivals: Callable[[], None] = self.arrived.set
+        """Called after each commit that brought messages."""
+        self._sole = sole
         self._claimed: set[int] = set()
         self._reader = database.reader(url)
         self._reading: Connection | None = None
@@ -80,15 +84,16 @@ class Store:
 
         Raises AlreadyRunning, SchemaOutdated, StoreUnavailable.
         """
-        self._take_lock()
+        if self._sole:
+            self._take_lock()
         # Short: while somebody else writes, the loop has its turns in between (see store.writer).
         engine = database.writer(self.url, wait_ms=20)
         try:
             await asyncio.to_thread(_prepare, database.writer(self.url))
         except SQLAlchemyError as error:
             raise StoreUnavailable(f"{type(error).__name__}: {getattr(error, 'orig', '')}") from error
-        self._writer = Writer(engine, inbox.arrive, self.arrived.set)
-        if engine.dialect.name == "sqlite":
+        self._writer = Writer(engine, inbox.arrive, lambda: self.on_arrivals())
+        if self._sole and engine.dialect.name == "sqlite":
             self._checkpoints = threading.Thread(target=self._checkpoint, name="store-checkpoint", daemon=True)
             self._checkpoints.start()
 
@@ -171,7 +176,7 @@ class Store:
     async def replay(self, message_id: int) -> int | None:
         copied = await self._writing.run(lambda connection: inbox.replay(connection, message_id, _now_ms()))
         if copied is not None:
-            self.arrived.set()
+            self.on_arrivals()
         return copied
 
     # Outbox
@@ -213,8 +218,9 @@ class Store:
 def record(work: Work, connection: Connection) -> Stale | None:
     """Writes a batch in the caller's transaction; ``Stale`` and nothing when one of its patients moved meanwhile."""
     moved = register.moved(connection, work.patients.values()) + register.taken(connection, work)
-    if moved:
-        return Stale(moved)
+    judged = inbox.judged(connection, work.done)
+    if moved or judged:
+        return Stale(moved, judged)
     at_ms = _now_ms()
     inbox.finish(connection, work.done, at_ms)
     register.write(connection, work, at_ms)

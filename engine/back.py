@@ -1,0 +1,143 @@
+"""Behind the store: the worker that judges and the dispatchers that deliver, assembled from the settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any, assert_never
+
+from emitters.fhir_server import FhirServer, FhirServerSettings
+from emitters.fhir_terms import FhirProfile
+from emitters.hl7v2 import V2Profile
+from emitters.mllp import MllpDestination as MllpSink
+from emitters.mllp import MllpSettings
+from emitters.sink import Sink
+from engine.config import FhirDestination, MllpDestination, Settings
+from engine.dispatcher import Dispatcher, RetryPolicy
+from engine.judge import Judge
+from engine.notify import Notifier
+from engine.observe import Meters
+from engine.worker import Worker
+from store import Store
+
+__all__ = ["Back", "fhir_profile", "v2_profile"]
+
+
+class Back:
+    """Takes nothing but an open store and the settings. ``failed`` is set with its name when a loop ended by itself."""
+
+    def __init__(
+        self, settings: Settings, store: Store, meters: Meters, on_recorded: Callable[[Iterable[int]], None]
+    ) -> None:
+        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._meters = meters
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._dispatchers: list[Dispatcher] = []
+        if settings.engine.mode == "deliver":
+            self._dispatchers = [
+                Dispatcher(store, _sink_of(item, settings), _policy(item), meters) for item in settings.destination
+            ]
+        judge = Judge(
+            default_protocol=settings.engine.protocol,
+            notifier=Notifier(
+                language=settings.locale.language, destinations=tuple(item.name for item in self._dispatchers)
+            ),
+            zone=settings.zone,
+            history_after=timedelta(hours=settings.engine.history_after_hours),
+            settle=timedelta(seconds=settings.engine.history_settle_s),
+        )
+        self._worker = Worker(
+            store,
+            judge,
+            meters,
+            zone=settings.zone,
+            unenrolled=timedelta(days=settings.register.unenrolled_days),
+            on_recorded=on_recorded,
+            on_alerts=self._wake_dispatchers,
+        )
+
+    def start(self) -> None:
+        self._run("worker", self._worker.run())
+        for dispatcher in self._dispatchers:
+            self._run(f"dispatcher {dispatcher.name}", dispatcher.run())
+
+    async def stop(self) -> None:
+        """What is in hand goes back: claims to the inbox, deliveries to their retry, under the same ids."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def destinations(self) -> dict[str, str]:
+        return {item.name: "down" if item.down else "up" for item in self._dispatchers}
+
+    def _wake_dispatchers(self) -> None:
+        for dispatcher in self._dispatchers:
+            dispatcher.wake()
+
+    def _run(self, name: str, work: Any) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks[name] = task
+        task.add_done_callback(lambda ended: self._noticed_end(name, ended))
+
+    def _noticed_end(self, name: str, task: asyncio.Task[None]) -> None:
+        """A loop that should run for ever and did not is worth a restart: a half-dead engine is the worst kind."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self._meters.fault(error, reason=name)
+        if not self.failed.done():
+            self.failed.set_result(name)
+
+
+def fhir_profile(item: FhirDestination, settings: Settings) -> FhirProfile:
+    return FhirProfile(engine_id=settings.engine.name, engine_version=version("neutroflag"), owner=item.owner)
+
+
+def _sink_of(item: FhirDestination | MllpDestination, settings: Settings) -> Sink:
+    match item:
+        case FhirDestination():
+            return FhirServer(
+                FhirServerSettings(
+                    name=item.name,
+                    url=item.url,
+                    profile=fhir_profile(item, settings),
+                    patient_systems=item.authorities,
+                    timeout_s=item.timeout_s,
+                    connections=item.connections,
+                )
+            )
+        case MllpDestination():
+            return MllpSink(
+                MllpSettings(
+                    name=item.name,
+                    host=item.host,
+                    port=item.port,
+                    timeout_s=item.timeout_s,
+                    profile=v2_profile(item),
+                )
+            )
+        case other:
+            assert_never(other)
+
+
+def v2_profile(item: MllpDestination) -> V2Profile:
+    return V2Profile(
+        sending_application=item.sending_application,
+        sending_facility=item.sending_facility,
+        receiving_application=item.receiving_application,
+        receiving_facility=item.receiving_facility,
+        version=item.version,
+        charset=item.charset,
+    )
+
+
+def _policy(item: FhirDestination | MllpDestination) -> RetryPolicy:
+    return RetryPolicy(
+        first_s=item.retry_first_s,
+        longest_s=item.retry_longest_s,
+        give_up_after=timedelta(seconds=item.give_up_after_s),
+        parallel=item.connections if isinstance(item, FhirDestination) else 1,
+    )

@@ -59,6 +59,7 @@ class Meters:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._log = structlog.get_logger()
+        self._children: dict[tuple[int, tuple[str, ...]], Any] = {}
         self._received = Counter(
             "neutroflag_messages_received", "Messages stored", ["channel", "format"], registry=self.registry
         )
@@ -90,8 +91,16 @@ class Meters:
         self._pending = Gauge("neutroflag_messages_pending", "Stored and not yet judged", registry=self.registry)
         Info("neutroflag_build", "This program", registry=self.registry).info({"version": version("neutroflag")})
 
+    def _child(self, metric: Any, *labels: str) -> Any:
+        # The library looks a label up under a lock and through several checks; this runs with every message.
+        key = (id(metric), labels)
+        found = self._children.get(key)
+        if found is None:
+            found = self._children[key] = metric.labels(*labels)
+        return found
+
     def received(self, channel: str, form: str) -> None:
-        self._received.labels(channel, form).inc()
+        self._child(self._received, channel, form).inc()
 
     def acknowledged(self, channel: str, seconds: float) -> None:
         self._ack.observe(seconds)
@@ -104,7 +113,7 @@ class Meters:
         self._dispositions.labels(disposition).inc(count)
 
     def stage(self, stage: str, seconds: float) -> None:
-        self._stages.labels(stage).observe(seconds)
+        self._child(self._stages, stage).observe(seconds)
 
     def event(self, event: str, *, level: int = logging.INFO, **fields: Any) -> None:
         self._log.log(level, event, **fields)

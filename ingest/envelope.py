@@ -72,7 +72,7 @@ def _name(form: str, sender: str, control_id: str) -> bytes:
 
 def is_acknowledgement(raw: bytes) -> bool:
     """An MSA segment anywhere: the message answers something, and is not answered (HL7 v2.5.1, 2.9.2)."""
-    return _MSA.search(raw) is not None
+    return b"MSA" in raw and _MSA.search(raw) is not None
 
 
 # With its field separator: a broken line of a note may begin with the same letters, and its sender waits for an answer.

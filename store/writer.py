@@ -2,7 +2,7 @@
 
 Every write of a process goes through here, one transaction at a time. Arrivals are inserted set-wise, other operations run
 each in a savepoint of the same transaction; all callers are answered after the one commit. It runs on the loop's own thread:
-a commit takes less time than handing the interpreter to another thread and back (docs/decisions/0001-one-writer.md). A
+a commit takes less time than handing the interpreter to another thread and back (docs/decisions/0001-two-processes.md). A
 database that somebody else holds is asked again shortly, with the loop free in between.
 """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 
 from wire.er7 import Header, Separators, parse, separators
@@ -145,7 +146,7 @@ def acknowledge(
 
 
 def _msh(head: Header, marks: Separators, given: str, control_id: str, now: datetime, version: str) -> str:
-    stamp = now.strftime("%Y%m%d%H%M%S%z")
+    stamp = _stamp(now.replace(microsecond=0))
     if head.trigger and _release(version) >= (2, 3, 1):
         kind = marks.component.join(
             ("ACK", head.trigger, "ACK") if head.structure or _release(version) >= (2, 4) else ("ACK", head.trigger)
@@ -201,6 +202,13 @@ def _escaped(text: str, marks: Separators) -> str:
     return " ".join(out.split())
 
 
+@lru_cache(maxsize=4)
+def _stamp(second: datetime) -> str:
+    # A thousand answers a second share one; strftime costs more than the rest of the segment.
+    return second.strftime("%Y%m%d%H%M%S%z")
+
+
+@lru_cache(maxsize=64)
 def _release(version: str) -> tuple[int, ...]:
     parts = version.split(".")
     return tuple(int(p) for p in parts) if all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts) else (2, 5)

@@ -82,17 +82,20 @@ class Judge:
         if not record.enrolled:
             return
         history = _history(record)
-        latest = history[-1] if history else None
+        latest = _latest_established(history)
         verdict = self._assess(record, history, latest.result if latest else None, now)
-        if not isinstance(verdict, Assessment):
-            return
-        record.present = verdict
-        work.assessments.append((record.id, latest.id if latest else None, None, verdict))
-        if latest is None:
-            return  # what is missing or overdue is the clock's to say
-        if verdict.no_reexposure and record.course.stop is None:
-            self._raise_unknown_stops(record, history, work, now)
-        self._raise(record, verdict, latest, "", work, now)
+        if isinstance(verdict, Assessment):
+            record.present = verdict
+            work.assessments.append((record.id, latest.id if latest else None, None, verdict))
+            if verdict.no_reexposure and record.course.stop is None:
+                self._raise_unknown_stops(record, history, work, now)
+            if latest is not None:  # what is missing or overdue is the clock's to say
+                self._raise(record, verdict, latest, "", work, now)
+        newest = history[-1] if history else None
+        if newest is not None and newest is not latest:
+            doubted = self._assess(record, history, newest.result, now)
+            if isinstance(doubted, Assessment):
+                self._raise(record, doubted, newest, "", work, now)
 
     # One result
 
@@ -141,6 +144,8 @@ class Judge:
             change = compare(record, result)
             if change.effect in (Effect.NEW, Effect.REPLACES):
                 self._file(record, result, claim, change.standing, work)
+            elif change.effect is Effect.DOUBTED:
+                self._keep_beside(record, result, claim, change.standing, work)
             return "not_relevant", "unenrolled", Disposition.UNENROLLED
         return self._judge(record, result, claim, work, source, now)
 
@@ -149,7 +154,8 @@ class Judge:
         doubts = [doubt] if doubt else []
         collected = result.collected_at
         if collected is None:
-            doubts.append("time-missing")
+            if not result.status.withdrawn:  # what is taken back needs no time of its own
+                doubts.append("time-missing")
         else:
             collected = collected.replace(tzinfo=self.zone) if collected.tzinfo is None else collected
             # A date alone is that day wherever it was written.
@@ -177,17 +183,10 @@ class Judge:
         if change.effect is Effect.UNCHANGED:
             return "unchanged", "", Disposition.JUDGED
         if change.effect is Effect.LATE:
-            standing = change.standing
-            late = ResultRecord(
-                id=new_id(),
-                patient_id=record.id,
-                message_id=claim.message_id,
-                key=result.key,
-                version=(standing.version if standing else 0),
-                result=result,
-            )
-            work.late.append(late)
+            self._keep_beside(record, result, claim, change.standing, work)
             return "unchanged", "older-version", Disposition.JUDGED
+        if change.effect is Effect.DOUBTED:
+            return self._doubted(record, result, claim, change.standing, work, source, now)
         filed = self._file(record, result, claim, change.standing, work)
         holding = self._verdicts(record, filed, claim, work, source, now, first=change.standing is None)
         if change.standing is not None:
@@ -197,6 +196,44 @@ class Judge:
         if result.trust is Trust.PROVISIONAL:
             return "provisional", ",".join(result.doubts) or result.status.value, Disposition.JUDGED
         return "judged", "", Disposition.JUDGED
+
+    def _doubted(
+        self,
+        record: PatientRecord,
+        result: LabResult,
+        claim: Claim,
+        standing: ResultRecord | None,
+        work: Work,
+        source: str,
+        now: datetime,
+    ) -> tuple[str, str, Disposition]:
+        """A doubtful restatement of an established count: it may alarm, and it takes nothing back (promise 3)."""
+        beside = self._keep_beside(record, result, claim, standing, work)
+        if result.status.withdrawn:
+            self._review(record, "withdrawal-in-doubt", result.where, claim, work, source, now)
+        else:
+            # Judged as a count of its own: as a version it would put the established one out of the history.
+            beside.result = dataclasses.replace(beside.result, key=f"{beside.key}|doubted")
+            own = self._verdict_on(record, _history(record), beside, claim, work, source, now)
+            if own is not None:
+                self._raise(record, own, beside, source, work, now)
+        return "provisional", ",".join(result.doubts) or result.status.value, Disposition.JUDGED
+
+    def _keep_beside(
+        self, record: PatientRecord, result: LabResult, claim: Claim, standing: ResultRecord | None, work: Work
+    ) -> ResultRecord:
+        """Files a version that does not become the current one."""
+        number = new_id()
+        beside = ResultRecord(
+            id=number,
+            patient_id=record.id,
+            message_id=claim.message_id,
+            key=result.key,
+            version=standing.version if standing else 0,
+            result=dataclasses.replace(result, id=number),
+        )
+        work.late.append(beside)
+        return beside
 
     def _whole_order(
         self, record: PatientRecord, result: LabResult, claim: Claim, work: Work, source: str, now: datetime
@@ -252,8 +289,7 @@ class Judge:
         own = None
         if not filed.result.status.withdrawn:
             own = self._verdict_on(record, history, filed, claim, work, source, now)
-        established = [item for item in history if item.result.trust is Trust.ESTABLISHED]
-        latest = established[-1] if established else None
+        latest = _latest_established(history)
         present = own if latest is not None and latest.id == filed.id else None
         if filed.result.trust is Trust.ESTABLISHED or filed.result.status.withdrawn:
             if present is None and latest is not None:
@@ -388,6 +424,10 @@ def _history(record: PatientRecord) -> list[ResultRecord]:
     ]
     placed.sort(key=lambda entry: (entry[0], entry[1]))
     return [item for _, _, item in placed]
+
+
+def _latest_established(history: Sequence[ResultRecord]) -> ResultRecord | None:
+    return next((item for item in reversed(history) if item.result.trust is Trust.ESTABLISHED), None)
 
 
 def _is_stop(verdict: Assessment) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from engine.identity import published
-from rules import AlertDraft, alerts_for, review_alert
+from rules import AlertDraft, alert_id, alerts_for, review_alert
 from rules.model import (
     Alert,
     AlertFamily,
@@ -58,6 +58,12 @@ class Notifier:
         if draft is None or record.course.state is CourseState.DECEASED:
             return None
         standing = record.alerts.get(draft.id)
+        if standing is not None and _would_hide_a_stop(standing, verdict, draft):
+            episode = f"{verdict.episode_on}|after-stop"
+            draft = dataclasses.replace(
+                draft, id=alert_id(record.id, AlertFamily.SCHEDULE, episode), family=AlertFamily.SCHEDULE
+            )
+            standing = record.alerts.get(draft.id)
         if standing is not None and standing.state != "withdrawn" and not _news(standing.alert, verdict, result, draft):
             return draft.id
         reopened = standing is None or standing.state == "withdrawn"
@@ -180,6 +186,17 @@ class Notifier:
                     patient_id=entry.patient_id,
                 )
             )
+
+
+def _would_hide_a_stop(standing: AlertRecord, verdict: Assessment, draft: AlertDraft) -> bool:
+    """A follow-up count after a stop is milder than the stop; said under the stop's id it would lower an alert that
+    nobody has answered. It is told beside it, and the stop stays as it was (promise 6)."""
+    return (
+        draft.family is AlertFamily.STOP
+        and standing.state == "open"
+        and draft.level.rank < standing.alert.level.rank
+        and not verdict.action.startswith("STOP_IMMEDIATELY")
+    )
 
 
 def _news(before: Alert, verdict: Assessment, result: LabResult | None, draft: AlertDraft) -> bool:

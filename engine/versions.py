@@ -24,6 +24,8 @@ class Effect(enum.StrEnum):
     """Says what is known."""
     LATE = "late"
     """Older than what stands: kept for the record only."""
+    DOUBTED = "doubted"
+    """Provisional, where what stands is established: it may alarm, and replaces nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ def compare(record: PatientRecord, result: LabResult) -> Change:
         return Change(Effect.UNCHANGED, standing)
     if _older(result, before):
         return Change(Effect.LATE, standing)
+    if result.trust is Trust.PROVISIONAL and before.trust is Trust.ESTABLISHED and not before.status.withdrawn:
+        return Change(Effect.DOUBTED, standing)
     return Change(Effect.REPLACES, standing)
 
 

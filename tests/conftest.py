@@ -398,3 +398,9 @@ def as_json() -> Callable[[Any], bytes]:
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
+
+
+@pytest.fixture
+def enrol_by_csv() -> Callable[..., Awaitable[ImportReport]]:
+    """``enrol_by_csv(folder, url, patient_id, **columns)``: one patient on the register of that database."""
+    return enrol

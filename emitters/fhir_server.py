@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import ssl
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import httpx2
+import aiohttp
+from yarl import URL
 
 from emitters.fhir import device_entry, encode, transaction
 from emitters.fhir_answers import failed, read_json, read_transaction_response
@@ -75,17 +76,7 @@ class FhirServer:
         self._greeting = asyncio.Lock()
         self._slots = asyncio.Semaphore(settings.connections)
         self._patients: OrderedDict[tuple[str, ...], tuple[float, str]] = OrderedDict()
-        # At INFO the client logs every URL, and a patient search has identifiers in it.
-        logging.getLogger("httpx2").setLevel(logging.WARNING)
-        self._client = httpx2.AsyncClient(
-            headers={"accept": _FHIR_JSON, "accept-encoding": "identity"},
-            timeout=httpx2.Timeout(settings.timeout_s, connect=settings.connect_timeout_s, pool=None),
-            limits=httpx2.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections),
-            # Loading the authorities takes tens of milliseconds, and plain HTTP needs none.
-            verify=settings.verify if settings.url.startswith("https:") else False,
-            follow_redirects=False,
-            trust_env=False,
-        )
+        self._client: aiohttp.ClientSession | None = None
 
     async def send(self, alert: Alert, delivery_id: str) -> Answer:
         """Deliver one notification. ``delivery_id`` is not sent: the ids of the resources make a retry harmless."""
@@ -101,7 +92,8 @@ class FhirServer:
                 return Refused("unwritable", str(error))
 
     async def close(self) -> None:
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.close()
 
     async def _deliver(self, alert: Alert, patient: str | None, profile: FhirProfile) -> Answer:
         answer: Answer = TryAgain("a Task of this alert is being changed by someone")
@@ -219,23 +211,43 @@ class FhirServer:
         if self._settings.authorization is not None:
             headers["authorization"] = await self._settings.authorization()
         try:
-            # The client's time-outs are per read: a server that drips bytes needs one for the whole.
-            async with (
-                asyncio.timeout(self._settings.timeout_s + self._settings.connect_timeout_s),
-                self._client.stream(method, url, content=body, headers=headers) as response,
-            ):
+            # The address is encoded already: the client must not take a percent sign for one of its own.
+            async with self._session().request(
+                method, URL(url, encoded=True), data=body, headers=headers, allow_redirects=False
+            ) as response:
                 received = bytearray()
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.content.iter_any():
                     received += chunk
                     if len(received) > _BODY_LIMIT:
                         raise _Failed(TryAgain("an answer without end"))
-                return response.status_code, response.headers, bytes(received)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                return response.status, response.headers, bytes(received)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise _Failed(TryAgain("no connection", down=True)) from None
-        except (TimeoutError, httpx2.TimeoutException):
+        except TimeoutError:
             raise _Failed(TryAgain("no answer in time: ambiguous")) from None
-        except httpx2.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise _Failed(TryAgain(f"broken answer ({type(error).__name__}): ambiguous")) from None
+
+    def _session(self) -> aiohttp.ClientSession:
+        """Made with the first request: it belongs to the loop that runs then."""
+        if self._client is None:
+            settings = self._settings
+            tls: ssl.SSLContext | bool = True
+            if settings.url.startswith("https:") and isinstance(settings.verify, str):
+                tls = ssl.create_default_context(cafile=settings.verify)
+            elif not settings.verify:
+                tls = False
+            self._client = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=settings.connections, ssl=tls),
+                headers={"accept": _FHIR_JSON, "accept-encoding": "identity", "user-agent": "NeutroFlag"},
+                # The whole exchange is bounded: a server that drips bytes never lets a single read time out.
+                timeout=aiohttp.ClientTimeout(
+                    total=settings.timeout_s + settings.connect_timeout_s, sock_connect=settings.connect_timeout_s
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+        return self._client
 
 
 def _key(alert: Alert) -> tuple[str, ...]:

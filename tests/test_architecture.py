@@ -17,7 +17,7 @@ ALLOWED = {
     "rules": set(),
     "store": {"sqlalchemy", "alembic", "msgspec", "rules"},
     "ingest": {"store", "wire", "rules", "msgspec", "fastapi"},
-    "emitters": {"rules", "wire", "httpx2", "msgspec"},
+    "emitters": {"rules", "wire", "aiohttp", "yarl", "msgspec"},
 }
 # The libraries that judge outgoing shapes are slow to load, and are never needed to send.
 JUDGES = {"fhir", "hl7apy", "pydantic"}

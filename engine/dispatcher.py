@@ -95,7 +95,9 @@ class Dispatcher:
 
     async def _wait(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), _POLL_S)
+            # Not wait_for: in Python 3.11 it swallows a cancellation that comes in the moment of waking.
+            async with asyncio.timeout(_POLL_S):
+                await self._woken.wait()
 
     async def _round(self) -> bool:
         self._woken.clear()

@@ -66,7 +66,9 @@ class Worker:
                 continue
             if not busy:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._store.arrived.wait(), _POLL_S)
+                    # Not wait_for: in Python 3.11 it swallows a cancellation that comes in the moment of waking.
+                    async with asyncio.timeout(_POLL_S):
+                        await self._store.arrived.wait()
 
     async def _round(self) -> bool:
         self._store.arrived.clear()

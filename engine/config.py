@@ -225,7 +225,8 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Set
 
 def _place(location: tuple[int | str, ...]) -> str:
     # The discriminator's tag stands in the location of a destination; the file does not show it.
-    return ".".join(str(part) for part in location if part not in ("fhir", "mllp")) or "settings"
+    shown = [part for at, part in enumerate(location) if not (at == 2 and location[0] == "destination")]
+    return ".".join(map(str, shown)) or "settings"
 
 
 def _sections() -> dict[str, tuple[type[BaseModel], ...]]:

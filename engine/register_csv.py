@@ -153,7 +153,7 @@ def _about_header(header: list[str]) -> Iterator[Complaint]:
     for name in _REQUIRED:
         if name not in header:
             yield Complaint(1, name, "this column is missing")
-    for name in header:
+    for name in dict.fromkeys(header):
         if name not in COLUMNS:
             yield Complaint(1, name or "(empty)", "unknown column")
         elif header.count(name) > 1:

@@ -288,6 +288,9 @@ def db_upgrade_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -
     with database.writer(_settings(config).store.url).connect() as connection, connection.begin():
         before = schema.present(connection)
         schema.upgrade(connection)
+    path = database.file_of(_settings(config).store.url)
+    if path is not None:
+        path.chmod(0o600)  # patients' data, from the first byte on
     print(f"schema {before or 'none'} -> {schema.needed()}", file=stdout)
     return OK
 

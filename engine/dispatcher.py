@@ -15,10 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from emitters.sink import Answer, Delivered, Refused, Sink, TryAgain
 from engine.observe import Meters
+from rules.model import Alert
 from store import Store, StoreUnavailable
-from store.port import Delivery, DeliveryOutcome
+from store.port import DeliveryOutcome, Waiting
+from store.values import decode_alert
 
 __all__ = ["Dispatcher", "RetryPolicy"]
 
@@ -111,59 +115,68 @@ class Dispatcher:
         started = False
         self._ended.clear()
         # Rows in flight are still waiting in the table, so more are read than can be started.
-        for delivery in await self._store.due(self.name, self._clock(), free + len(self._in_flight) + 32):
-            if delivery.id in self._in_flight or delivery.id in self._ended:
+        for waiting in await self._store.due(self.name, self._clock(), free + len(self._in_flight) + 32):
+            if waiting.id in self._in_flight or waiting.id in self._ended:
                 continue
-            if delivery.patient_id in self._busy_patients or delivery.patient_id in self._ended:
+            if waiting.patient_id in self._busy_patients or waiting.patient_id in self._ended:
                 continue
-            self._start(delivery)
+            self._start(waiting)
             started = True
             free -= 1
             if not free:
                 break
         return started
 
-    def _start(self, delivery: Delivery) -> None:
-        if delivery.patient_id is not None:
-            self._busy_patients.add(delivery.patient_id)
-        self._in_flight[delivery.id] = asyncio.create_task(self._deliver(delivery))
+    def _start(self, waiting: Waiting) -> None:
+        if waiting.patient_id is not None:
+            self._busy_patients.add(waiting.patient_id)
+        self._in_flight[waiting.id] = asyncio.create_task(self._deliver(waiting))
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, waiting: Waiting) -> None:
         try:
             started = time.perf_counter()
-            try:
-                answer: Answer = await self._sink.send(delivery.alert, delivery.control_id)
-            except Exception as error:
-                # A sink answers for what the other side does; what it raises is a fault of ours, and must not lose the row.
-                self._meters.fault(error, destination=self.name, delivery_id=delivery.id)
-                answer = TryAgain(f"internal: {type(error).__name__}")
+            outcome = await self._attempt(waiting)
             self._meters.stage(f"deliver_{self.name}", time.perf_counter() - started)
-            outcome = self._outcome(delivery, answer)
             while True:
                 try:
                     await self._store.delivered([outcome])
                     break
                 except StoreUnavailable:
                     await asyncio.sleep(_POLL_S)
-            self._tell(delivery, outcome)
+            self._tell(outcome)
         finally:
-            self._in_flight.pop(delivery.id, None)
-            self._ended.add(delivery.id)
-            if delivery.patient_id is not None:
-                self._busy_patients.discard(delivery.patient_id)
-                self._ended.add(delivery.patient_id)
+            self._in_flight.pop(waiting.id, None)
+            self._ended.add(waiting.id)
+            if waiting.patient_id is not None:
+                self._busy_patients.discard(waiting.patient_id)
+                self._ended.add(waiting.patient_id)
             self._woken.set()
 
-    def _outcome(self, delivery: Delivery, answer: Answer) -> DeliveryOutcome:
+    async def _attempt(self, waiting: Waiting) -> DeliveryOutcome:
+        try:
+            alert = decode_alert(waiting.body)
+        except msgspec.MsgspecError:
+            return DeliveryOutcome(
+                id=waiting.id, state="dead", attempts=waiting.attempts, at=self._clock(), code="unreadable-row"
+            )
+        try:
+            answer: Answer = await self._sink.send(alert, waiting.control_id)
+        except Exception as error:
+            # A sink answers for what the other side does; what it raises is a fault of ours, and must not lose the row.
+            self._meters.fault(error, destination=self.name, delivery_id=waiting.id)
+            answer = TryAgain(f"internal: {type(error).__name__}")
+        return self._outcome(waiting, alert, answer)
+
+    def _outcome(self, waiting: Waiting, alert: Alert, answer: Answer) -> DeliveryOutcome:
         now = self._clock()
-        attempts = delivery.attempts + 1
+        attempts = waiting.attempts + 1
         match answer:
             case Delivered(evidence):
                 self._up()
-                return DeliveryOutcome(id=delivery.id, state="delivered", attempts=attempts, at=now, words=evidence)
+                return DeliveryOutcome(id=waiting.id, state="delivered", attempts=attempts, at=now, words=evidence)
             case Refused(code, why):
                 self._up()
-                return DeliveryOutcome(id=delivery.id, state="dead", attempts=attempts, at=now, code=code, words=why)
+                return DeliveryOutcome(id=waiting.id, state="dead", attempts=attempts, at=now, code=code, words=why)
             case TryAgain(why, after_s, down):
                 if down:
                     # The destination's own pause holds all its rows; none loses its turn to a later one.
@@ -173,12 +186,12 @@ class Dispatcher:
                     self._up()
                     wait_s = self._policy.wait_s(attempts, after_s)
                 # An alert is as old as its outbox row; it is given up by age, so that an outage costs no attempts.
-                if now - delivery.alert.updated_at > self._policy.give_up_after:
+                if now - alert.updated_at > self._policy.give_up_after:
                     return DeliveryOutcome(
-                        id=delivery.id, state="dead", attempts=attempts, at=now, code="exhausted", words=why
+                        id=waiting.id, state="dead", attempts=attempts, at=now, code="exhausted", words=why
                     )
                 return DeliveryOutcome(
-                    id=delivery.id,
+                    id=waiting.id,
                     state="waiting",
                     attempts=attempts,
                     at=now,
@@ -200,14 +213,13 @@ class Dispatcher:
             self._meters.event("destination_up", destination=self.name)
         self._down_since, self._down_tries = None, 0
 
-    def _tell(self, delivery: Delivery, outcome: DeliveryOutcome) -> None:
+    def _tell(self, outcome: DeliveryOutcome) -> None:
         level = logging.ERROR if outcome.state == "dead" else logging.INFO
         self._meters.event(
             f"delivery_{outcome.state}",
             level=level,
             destination=self.name,
-            delivery_id=delivery.id,
-            alert_id=delivery.alert.id,
+            delivery_id=waiting.id,
             attempts=outcome.attempts,
             code=outcome.code,
         )

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, and_, bindparam, delete, exists, func, or_, select, update
 
-from store.port import Delivery, DeliveryOutcome
+from store.port import DeliveryOutcome, Waiting
+from store.statement import Prepared
 from store.tables import delivery
-from store.values import decode_alert, to_ms
+from store.values import to_ms
 
 __all__ = ["backlog", "drop", "due", "replay", "settle"]
 
-_settle = (
+_settle = Prepared(
     update(delivery)
     .where(delivery.c.id == bindparam("delivery_id"), delivery.c.state == "waiting")
     .values(
@@ -24,57 +25,42 @@ _settle = (
         words=bindparam("new_words"),
     )
 )
+_earlier = delivery.alias("earlier")
+_held = exists().where(
+    and_(
+        _earlier.c.patient_id == delivery.c.patient_id,
+        _earlier.c.destination == delivery.c.destination,
+        _earlier.c.state == "waiting",
+        _earlier.c.id < delivery.c.id,
+        _earlier.c.next_at > bindparam("now"),
+    )
+)
+_due = Prepared(
+    select(delivery.c.id, delivery.c.control_id, delivery.c.patient_id, delivery.c.attempts, delivery.c.body)
+    .where(
+        delivery.c.destination == bindparam("destination"),
+        delivery.c.state == "waiting",
+        delivery.c.next_at <= bindparam("now"),
+        or_(delivery.c.patient_id.is_(None), ~_held),
+    )
+    .order_by(delivery.c.id)
+    .limit(bindparam("most"))
+)
 
 
-def due(connection: Connection, destination: str, now_ms: int, limit: int) -> list[Delivery]:
+def due(connection: Connection, destination: str, now_ms: int, limit: int) -> list[Waiting]:
     """Oldest first. A patient's later notification waits while an earlier one of the same patient waits for its time."""
-    earlier = delivery.alias("earlier")
-    held = exists().where(
-        and_(
-            earlier.c.patient_id == delivery.c.patient_id,
-            earlier.c.destination == delivery.c.destination,
-            earlier.c.state == "waiting",
-            earlier.c.id < delivery.c.id,
-            earlier.c.next_at > now_ms,
-        )
-    )
-    rows = connection.execute(
-        select(
-            delivery.c.id,
-            delivery.c.destination,
-            delivery.c.control_id,
-            delivery.c.body,
-            delivery.c.patient_id,
-            delivery.c.attempts,
-        )
-        .where(
-            delivery.c.destination == destination,
-            delivery.c.state == "waiting",
-            delivery.c.next_at <= now_ms,
-            or_(delivery.c.patient_id.is_(None), ~held),
-        )
-        .order_by(delivery.c.id)
-        .limit(limit)
-    )
+    rows = _due.rows(connection, {"destination": destination, "now": now_ms, "most": limit})
     return [
-        Delivery(
-            id=row.id,
-            destination=row.destination,
-            control_id=row.control_id,
-            alert=decode_alert(row.body),
-            patient_id=row.patient_id,
-            attempts=row.attempts,
-        )
-        for row in rows
+        Waiting(number, destination, control, patient, attempts, body)
+        for number, control, patient, attempts, body in rows
     ]
 
 
 def settle(connection: Connection, outcomes: Sequence[DeliveryOutcome]) -> None:
     """Records what came of attempts. A row that somebody dropped meanwhile stays dropped."""
-    if not outcomes:
-        return
-    connection.execute(
-        _settle,
+    _settle.many(
+        connection,
         [
             {
                 "delivery_id": item.id,

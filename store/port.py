@@ -31,6 +31,7 @@ __all__ = [
     "ResultRecord",
     "Stale",
     "StoreUnavailable",
+    "Waiting",
     "Work",
     "Worklist",
 ]
@@ -164,6 +165,17 @@ class Delivery:
     attempts: int = 0
 
 
+class Waiting(typing.NamedTuple):
+    """A row of the outbox whose time has come. ``body`` is the alert as JSON: far more rows are looked at than are sent."""
+
+    id: int
+    destination: str
+    control_id: str
+    patient_id: str | None
+    attempts: int
+    body: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryOutcome:
     """What came of one attempt: ``delivered``, ``waiting`` (again at ``next_at``) or ``dead``."""
@@ -228,7 +240,7 @@ class Worklist(typing.Protocol):
 
 
 class Outbox(typing.Protocol):
-    async def due(self, destination: str, now: datetime, limit: int) -> Sequence[Delivery]:
+    async def due(self, destination: str, now: datetime, limit: int) -> Sequence[Waiting]:
         """Oldest first; a patient's later notification waits for the earlier one."""
         ...
 

@@ -20,12 +20,12 @@ from store import database, inbox, outbox, purge, register, schema
 from store.port import (
     Accepted,
     Claim,
-    Delivery,
     DeliveryOutcome,
     Envelope,
     PatientRecord,
     Stale,
     StoreUnavailable,
+    Waiting,
     Work,
 )
 from store.tables import alert, counter, message
@@ -181,7 +181,7 @@ class Store:
 
     # Outbox
 
-    async def due(self, destination: str, now: datetime, limit: int) -> Sequence[Delivery]:
+    async def due(self, destination: str, now: datetime, limit: int) -> Sequence[Waiting]:
         now_ms = to_ms(now)
         return await self.read(lambda connection: outbox.due(connection, destination, now_ms, limit))
 

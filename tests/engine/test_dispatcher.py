@@ -13,12 +13,13 @@ from emitters.sink import Answer, Delivered, Refused, TryAgain
 from engine.dispatcher import Dispatcher, RetryPolicy
 from engine.observe import Meters
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel, Subject
-from store.port import Delivery, DeliveryOutcome
+from store.port import DeliveryOutcome, Waiting
+from store.values import encode
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-def delivery(number: int, patient_id: str | None = "p1") -> Delivery:
+def delivery(number: int, patient_id: str | None = "p1") -> Waiting:
     alert = Alert(
         id=f"a{number}",
         revision=1,
@@ -31,19 +32,19 @@ def delivery(number: int, patient_id: str | None = "p1") -> Delivery:
         raised_at=NOW,
         updated_at=NOW,
     )
-    return Delivery(id=number, destination="ehr", control_id=f"c{number}", alert=alert, patient_id=patient_id)
+    return Waiting(number, "ehr", f"c{number}", patient_id, 0, encode(alert))
 
 
 class Outbox:
     """The outbox's port over a list; ``during_read`` runs between the reading of the rows and its answer."""
 
-    def __init__(self, *rows: Delivery) -> None:
+    def __init__(self, *rows: Waiting) -> None:
         self.rows = {row.id: row for row in rows}
         self.next_at: dict[int, datetime] = {}
         self.outcomes: list[DeliveryOutcome] = []
         self.during_read: Callable[[], Any] | None = None
 
-    async def due(self, destination: str, now: datetime, limit: int) -> Sequence[Delivery]:
+    async def due(self, destination: str, now: datetime, limit: int) -> Sequence[Waiting]:
         held = {self.rows[number].patient_id for number, when in self.next_at.items() if when > now}
         rows = [row for row in self.rows.values() if row.patient_id is None or row.patient_id not in held]
         if self.during_read is not None:
@@ -178,3 +179,12 @@ async def test_being_told_to_stop_in_the_moment_of_waking_ends_it_all_the_same(s
     done, _ = await asyncio.wait([running], timeout=0.5)
     running.cancel()
     assert done
+
+
+async def test_a_row_that_cannot_be_read_is_a_dead_letter_and_holds_nobody(eventually: Any) -> None:
+    outbox, sink = Outbox(delivery(1)._replace(body="{"), delivery(2, "p2")), Sink()
+    await run(outbox, sink, lambda: len(outbox.outcomes) == 2, eventually)
+    assert sorted((item.id, item.state, item.code) for item in outbox.outcomes) == [
+        (1, "dead", "unreadable-row"),
+        (2, "delivered", ""),
+    ]

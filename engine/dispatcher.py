@@ -219,7 +219,7 @@ class Dispatcher:
             f"delivery_{outcome.state}",
             level=level,
             destination=self.name,
-            delivery_id=waiting.id,
+            delivery_id=outcome.id,
             attempts=outcome.attempts,
             code=outcome.code,
         )

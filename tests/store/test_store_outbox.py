@@ -9,6 +9,7 @@ import pytest
 
 from store import outbox
 from store.port import DeliveryOutcome
+from store.values import decode_alert
 from store.values import to_ms
 
 
@@ -30,7 +31,7 @@ async def test_what_is_due_comes_oldest_first_for_its_own_destination(store: Any
     assert await due(store, soon()) == [1, 2]
     assert await due(store, soon(), "other") == [3]
     (first, _) = await store.due("ehr", soon(), 10)
-    assert (first.control_id, first.alert) == ("c1", alert("a1"))
+    assert (first.control_id, decode_alert(first.body)) == ("c1", alert("a1"))
 
 
 async def test_a_patients_later_notification_waits_for_the_earlier_one(store: Any, outgoing: Any) -> None:

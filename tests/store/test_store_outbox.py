@@ -9,8 +9,7 @@ import pytest
 
 from store import outbox
 from store.port import DeliveryOutcome
-from store.values import decode_alert
-from store.values import to_ms
+from store.values import decode_alert, to_ms
 
 
 def soon() -> datetime:

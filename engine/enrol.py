@@ -13,7 +13,7 @@ from typing import assert_never
 
 import msgspec
 
-from engine.identity import Ambiguous, Known, Patients, Unknown
+from engine.identity import Ambiguous, Known, Patients, Unknown, usable
 from ingest.reading import BenFact, PatientFact, RegisterFact, TreatmentFact
 from rules.model import Attestation, CompleteStop, PatientIdentifier, Person, StopReason, TreatmentCourse
 from store.port import Audit, PatientRecord, Work
@@ -130,7 +130,7 @@ def _ben(fact: BenFact, patients: Patients, work: Work, now: datetime, source: s
 
 def _record(identifiers: Iterable[PatientIdentifier], patients: Patients) -> PatientRecord | None:
     """The one patient meant, made new if need be; None where it cannot be said who."""
-    wanted = tuple(identifiers)
+    wanted = usable(identifiers)
     match patients.find(wanted):
         case Known(record, doubt):
             return record if not doubt else None

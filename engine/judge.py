@@ -190,9 +190,7 @@ class Judge:
         filed = self._file(record, result, claim, change.standing, work)
         holding = self._verdicts(record, filed, claim, work, source, now, first=change.standing is None)
         if change.standing is not None:
-            self.notifier.withdraw(
-                record, key=change.standing.key, still=holding, replaced_by=filed.result, now=now, work=work
-            )
+            self.notifier.withdraw(record, key=filed.key, still=holding, replaced_by=filed.result, now=now, work=work)
         if result.trust is Trust.PROVISIONAL:
             return "provisional", ",".join(result.doubts) or result.status.value, Disposition.JUDGED
         return "judged", "", Disposition.JUDGED
@@ -264,6 +262,7 @@ class Judge:
         )
         if standing is not None:
             record.results.pop(standing.key, None)
+            self._rename(record, standing.key, result.key, work)
             if standing in work.results:  # came in this very batch: its row is not written yet
                 work.results.remove(standing)
                 work.late.append(standing)
@@ -272,6 +271,14 @@ class Judge:
         record.results[filed.key] = filed
         work.results.append(filed)
         return filed
+
+    def _rename(self, record: PatientRecord, before: str, now: str, work: Work) -> None:
+        """The measurement goes on under another channel's name: so do the alerts that rest on it."""
+        if before != now:
+            for entry in record.alerts.values():
+                if entry.result_key == before:
+                    entry.result_key = now
+                    work.alerts.append(entry)
 
     def _verdicts(
         self,

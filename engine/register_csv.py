@@ -7,6 +7,7 @@ semicolons as a French spreadsheet writes them; cp1252 where it is not UTF-8.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import re
 from collections.abc import Iterable, Iterator
@@ -349,8 +350,9 @@ def _enrol(
         report.updated += 1
     else:
         report.enrolled += 1
-    record.person, record.owner = row.person, row.owner
-    enrol(record, row.course, work, now=now, actor=actor, why="csv")
+    record.person, record.owner = _merged_person(record.person, row.person), row.owner or record.owner
+    course = _merged(record.course, row.course) if record.enrolled else row.course
+    enrol(record, course, work, now=now, actor=actor, why="csv")
     if row.last_anc is not None:
         day, count = row.last_anc
         key = f"register|{day.isoformat()}"
@@ -371,6 +373,35 @@ def _enrol(
             filed = ResultRecord(id=number, patient_id=record.id, message_id=0, key=key, version=1, result=result)
             record.results[key] = filed
             work.results.append(filed)
+
+
+def _merged(before: TreatmentCourse, row: TreatmentCourse) -> TreatmentCourse:
+    """An empty cell says nothing: it takes back no stop, no interruption and no attestation that is on file."""
+    return dataclasses.replace(
+        row,
+        start=row.start or before.start,
+        start_confirmed_by=row.start_confirmed_by or before.start_confirmed_by,
+        interruptions=row.interruptions or before.interruptions,
+        stop=row.stop or before.stop,
+        ben=row.ben or before.ben,
+        prior_neutropenia=before.prior_neutropenia
+        if row.prior_neutropenia is PriorNeutropenia.UNKNOWN
+        else row.prior_neutropenia,
+        prior_attested=row.prior_attested or before.prior_attested,
+        birth_date=row.birth_date or before.birth_date,
+        valproate=before.valproate,
+        infection_signs_on=before.infection_signs_on,
+        state=before.state,
+    )
+
+
+def _merged_person(before: Person, row: Person) -> Person:
+    return Person(
+        family=row.family or before.family,
+        given=row.given or before.given,
+        birth_date=row.birth_date or before.birth_date,
+        sex=row.sex or before.sex,
+    )
 
 
 def _on_file(results: Iterable[ResultRecord], day: date, count: Decimal) -> bool:

@@ -39,6 +39,9 @@ async def _serve(settings: Settings, stderr: TextIO) -> int:
     from engine.compose import Engine, PortTaken
     from store import AlreadyRunning, SchemaOutdated, StoreUnavailable
 
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
     engine = Engine(settings, separate=True)
     try:
         await engine.start()
@@ -50,9 +53,6 @@ async def _serve(settings: Settings, stderr: TextIO) -> int:
         print(f"cannot listen: {error}", file=stderr)
         return NOT_READY
     print(_faces(engine), file=stderr, flush=True)
-    told = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
     engine.failed.add_done_callback(lambda _: told.set())
     await told.wait()
     failed = engine.failed.result() if engine.failed.done() else ""

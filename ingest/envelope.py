@@ -10,9 +10,18 @@ from datetime import datetime
 from store import Envelope
 from wire import er7
 
-__all__ = ["NAMESPACE", "assigned_id", "fhir", "hl7v2", "is_acknowledgement"]
+__all__ = ["NAMESPACE", "assigned_id", "fhir", "hl7v2", "is_acknowledgement", "pieces"]
 
 NAMESPACE = uuid.UUID("5a1ff4de-2b1c-5d0e-8f3b-6f3a4e0c7b11")
+
+
+def pieces(payload: bytes) -> list[bytes]:
+    """The messages of a frame or body; one message alone stays byte for byte as it came."""
+    found = er7.split_messages(payload)
+    if len(found) < 2 and er7.peek(payload) is not None:
+        return [payload]
+    # Without any text it is a message too: it gets its AR, and is kept.
+    return found or [payload]
 
 
 def hl7v2(raw: bytes, *, channel: str, peer: str, now: datetime) -> tuple[er7.Header | None, Envelope]:
@@ -70,8 +79,13 @@ def _name(form: str, sender: str, control_id: str) -> bytes:
     return hashlib.blake2b("\x1f".join((form, sender, control_id)).encode(), digest_size=16).digest()
 
 
-def is_acknowledgement(raw: bytes) -> bool:
-    """An MSA segment anywhere: the message answers something, and is not answered (HL7 v2.5.1, 2.9.2)."""
+def is_acknowledgement(raw: bytes, header: er7.Header | None) -> bool:
+    """An MSA segment: the message answers something, and is not answered (HL7 v2.5.1, 2.9.2).
+
+    Results and admissions are never answers, whatever strays into them: their senders wait for one.
+    """
+    if header is not None and header.message_code in ("ORU", "OUL", "ADT"):
+        return False
     return b"MSA" in raw and _MSA.search(raw) is not None
 
 

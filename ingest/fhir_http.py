@@ -93,7 +93,7 @@ class FhirDoor:
         self.router.add_api_route("/{kind}", self.post, methods=["POST"], summary="Create")
         self.router.add_api_route("/{kind}/{number}", self.put, methods=["PUT"], summary="Update as create")
         self.router.add_api_route(
-            "/{rest:path}", self.unsupported, methods=["GET", "PATCH", "DELETE", "PUT"], include_in_schema=False
+            "/{rest:path}", self.unsupported, methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False
         )
 
     async def metadata(self) -> Response:

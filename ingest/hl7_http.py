@@ -42,7 +42,7 @@ class Hl7Door:
             return self._respond(
                 None, "AR", ack.AckError(199, f"Body exceeds {self._max_body_bytes} bytes"), status=413
             )
-        pieces = er7.split_messages(body) or [body]
+        pieces = envelope.pieces(body)
         peer = f"{request.client.host}:{request.client.port}" if request.client else ""
         answers = [await self._one(piece, peer) for piece in pieces]
         self._meter.acknowledged(CHANNEL, time.perf_counter() - arrived)
@@ -56,7 +56,7 @@ class Hl7Door:
 
     async def _one(self, raw: bytes, peer: str) -> tuple[bytes, int]:
         header, item = envelope.hl7v2(raw, channel=CHANNEL, peer=peer, now=datetime.now(UTC))
-        wanted = ack.answers(header, has_msa=envelope.is_acknowledgement(raw))
+        wanted = ack.answers(header, has_msa=envelope.is_acknowledgement(raw, header))
         code, error = ack.verdict(header)
         try:
             stored: Accepted | None = await self._inbox.accept(item)

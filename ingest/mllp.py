@@ -139,9 +139,7 @@ class _Connection(asyncio.Protocol):
         self.last_activity = time.monotonic()
         for event in self._deframer.feed(data):
             if isinstance(event, mllp.Frame):
-                pieces = er7.split_messages(event.payload)
-                # A frame without any text is a message too: it gets its AR, and is kept.
-                self._waiting.extend(_Piece(piece, arrived) for piece in pieces or [event.payload])
+                self._waiting.extend(_Piece(piece, arrived) for piece in envelope.pieces(event.payload))
             else:
                 self._notice(event)
         if self._waiting and self._worker is None and not self._draining:
@@ -154,7 +152,10 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.pause_reading()
             self._paused = True
-        if self._worker is None:
+        self._end_if_drained()
+
+    def _end_if_drained(self) -> None:
+        if self._draining and self._worker is None and not self._waiting and not self._later:
             self.abort()
 
     def abort(self) -> None:
@@ -201,8 +202,7 @@ class _Connection(asyncio.Protocol):
                     self._answer(piece, header, item, outcome)
         finally:
             self._worker = None
-            if self._draining and not self._waiting:
-                self.abort()
+            self._end_if_drained()
 
     async def _store(self, item: Envelope) -> Accepted | BaseException:
         try:
@@ -214,7 +214,7 @@ class _Connection(asyncio.Protocol):
         self, piece: _Piece, header: er7.Header | None, item: Envelope, outcome: Accepted | BaseException
     ) -> None:
         meter = self._listener.meter
-        wanted = ack.answers(header, has_msa=envelope.is_acknowledgement(piece.raw))
+        wanted = ack.answers(header, has_msa=envelope.is_acknowledgement(piece.raw, header))
         code, error = ack.verdict(header)
         if isinstance(outcome, BaseException):
             # Not stored: the sender must keep it and try again (table 0357: 207).
@@ -244,7 +244,11 @@ class _Connection(asyncio.Protocol):
         if wanted.wants_application(code):
             task = asyncio.create_task(self._answer_when_judged(header, code, error, stored))
             self._later.add(task)
-            task.add_done_callback(self._later.discard)
+            task.add_done_callback(self._answered_later)
+
+    def _answered_later(self, task: asyncio.Task[None]) -> None:
+        self._later.discard(task)
+        self._end_if_drained()
 
     async def _answer_when_judged(
         self, header: er7.Header | None, code: ack.Code, error: ack.AckError | None, stored: Accepted

@@ -7,6 +7,7 @@ import fcntl
 import functools
 import os
 import threading
+import time
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -64,13 +65,14 @@ class Store:
     Claims are held in memory: one engine works on an SQLite file (a lock on it says so), and its end frees them.
     """
 
-    def __init__(self, url: str, *, sole: bool = True) -> None:
-        """``sole``: this one takes the lock on the file and keeps its WAL short; a second process's store does not."""
+    def __init__(self, url: str, *, sole: bool = True, patience_s: float = 15.0) -> None:
+        """``sole``: the process that accepts; it keeps the WAL short. The process that judges beside it is not."""
         self.url = url
         self.arrived = asyncio.Event()
         self.on_arrivals: Callable[[], None] = self.arrived.set
         """Called after each commit that brought messages."""
         self._sole = sole
+        self._patience_s = patience_s
         self._claimed: set[int] = set()
         self._reader = database.reader(url)
         self._reading: Connection | None = None
@@ -84,8 +86,7 @@ class Store:
 
         Raises AlreadyRunning, SchemaOutdated, StoreUnavailable.
         """
-        if self._sole:
-            self._take_lock()
+        await self._take_lock()
         # Short: while somebody else writes, the loop has its turns in between (see store.writer).
         engine = database.writer(self.url, wait_ms=20)
         try:
@@ -110,18 +111,29 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
-    def _take_lock(self) -> None:
+    async def _take_lock(self) -> None:
+        """One that accepts and one that judges, each by a lock that ends with its process.
+
+        The judging one waits a little: its forerunner may have lost its parent and not noticed yet.
+        """
         path = database.file_of(self.url)
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise AlreadyRunning(f"another engine works on {path}") from None
-        self._lock = descriptor
+        name, patience_s = (f"{path}.lock", 0.0) if self._sole else (f"{path}.judge.lock", self._patience_s)
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(descriptor)
+                    raise AlreadyRunning(f"another engine works on {path}") from None
+                await asyncio.sleep(0.05)
+            else:
+                self._lock = descriptor
+                return
 
     def _checkpoint(self) -> None:
         """Moves the WAL into the database beside the commits: in them it made one in a thousand ten times slower."""

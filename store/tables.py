@@ -83,6 +83,13 @@ message = Table(
         postgresql_where=text("dedupe_key IS NOT NULL"),
     ),
     Index("ix_message_disposition_id", "disposition", "id"),
+    # Bodies that wait for their removal.
+    Index(
+        "ix_message_unenrolled_body",
+        "received_at",
+        sqlite_where=text("disposition = 'unenrolled' AND raw IS NOT NULL"),
+        postgresql_where=text("disposition = 'unenrolled' AND raw IS NOT NULL"),
+    ),
 )
 
 patient = Table(

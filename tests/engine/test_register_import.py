@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from engine.register_csv import authority, import_csv, parse
-from store import database, schema
+from rules.model import Attestation, CompleteStop, PatientIdentifier, StopReason
+from store import Store, database, schema
 
 TODAY = date(2026, 11, 22)
 
@@ -107,3 +108,22 @@ def test_one_wrong_row_keeps_the_whole_file_out(tmp_path: Path, url: str) -> Non
     assert import_csv(file, url, actor="Dr Hoda", zone=zone, dry_run=True).enrolled == 2
     assert import_csv(file, url, actor="Dr Hoda", zone=zone).enrolled == 2
     assert import_csv(file, url, actor="Dr Hoda", zone=zone).updated == 2
+
+
+async def test_an_empty_cell_takes_back_nothing_that_is_on_file(tmp_path: Path, url: str) -> None:
+    head = "patient_id,authority,treatment_start,stopped_on,stop_reason,ben_confirmed_on,ben_confirmed_by"
+    for number, row in enumerate(
+        ("405660,1.2.3,2026-01-05,2026-03-02,ANC<1000,2025-12-01,Dr Who", "405660,1.2.3,2026-01-05,,,,")
+    ):
+        file = tmp_path / f"{number}.csv"
+        file.write_text(f"{head}\n{row}\n")
+        if not number:
+            with database.writer(url).connect() as connection, connection.begin():
+                schema.upgrade(connection)
+        assert import_csv(file, url, actor="test", zone=ZoneInfo("Europe/Paris")).written
+    store = Store(url)
+    await store.open()
+    (record,) = await store.patients([PatientIdentifier("405660", "urn:oid:1.2.3", "PI")])
+    await store.close()
+    assert record.course.stop == CompleteStop(date(2026, 3, 2), StopReason.ANC_BELOW_1000)
+    assert record.course.ben == Attestation("Dr Who", date(2025, 12, 1))

@@ -1,0 +1,95 @@
+"""The two processes of ``serve``: one judging process at a time, started anew when it dies, ended with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from store import AlreadyRunning, Store
+
+
+@pytest.fixture
+async def serving(tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """``neutroflag serve`` and its MLLP port."""
+    config = tmp_path / "n.toml"
+    config.write_text(f'[store]\nurl = "sqlite:///{tmp_path / "n.db"}"\n[mllp]\nport = 0\n[http]\nport = 0\n')
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "engine.cli", "serve", "--config", str(config),
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    faces = (await process.stderr.readline()).decode()
+    found = re.search(r"mllp://127\.0\.0\.1:(\d+)", faces)
+    assert found, faces
+    yield process, int(found[1])
+    if process.returncode is None:
+        process.terminate()
+        await process.wait()
+
+
+def children(pid: int) -> list[int]:
+    with contextlib.suppress(FileNotFoundError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+async def test_a_judging_process_that_is_killed_is_started_anew_and_judges_on(
+    serving: Any, connect: Any, hl7: Any, eventually: Any, tmp_path: Path
+) -> None:
+    process, port = serving
+    (first,) = children(process.pid)
+    os.kill(first, signal.SIGKILL)
+    lab = await connect(port)
+    assert (await lab.ask(hl7.oru("M1", anc="2.4"))).code == "AA"
+
+    async def judged() -> bool:
+        store = Store(f"sqlite:///{tmp_path / 'n.db'}", sole=False)
+        return (await store.snapshot()).dispositions == {"unenrolled": 1}
+
+    await eventually(judged, limit_s=20)
+    (second,) = children(process.pid)
+    assert second != first
+    await lab.close()
+
+
+async def test_the_judging_process_ends_with_its_parent(serving: Any, eventually: Any) -> None:
+    process, _ = serving
+    (child,) = children(process.pid)
+    process.kill()
+    await process.wait()
+    await eventually(lambda: gone(child), limit_s=15)
+
+
+async def test_a_stop_signal_ends_both(serving: Any) -> None:
+    process, _ = serving
+    (child,) = children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+    assert gone(child)
+
+
+async def test_two_cannot_judge_on_one_database(url: str) -> None:
+    first = Store(url, sole=False)
+    await first.open()
+    with pytest.raises(AlreadyRunning):
+        await Store(url, sole=False, patience_s=0.2).open()
+    await first.close()
+    second = Store(url, sole=False)
+    await second.open()
+    await second.close()

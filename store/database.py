@@ -57,4 +57,6 @@ def _sqlite(engine: Engine, *, begin: str, wait_ms: int) -> None:
 
     @event.listens_for(engine, "begin")
     def start(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
+        # The writer may have begun on the driver already; what executes through SQLAlchemy then joins.
+        if not connection.connection.driver_connection.in_transaction:
+            connection.exec_driver_sql(begin)

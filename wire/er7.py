@@ -401,9 +401,21 @@ class Message:
     def lines(self) -> list[str]:
         """The segments as text, empty lines left out."""
         if self._lines is None:
-            lines = self.text.split("\r")
+            lines = _flush(self.text).split("\r")
             self._lines = [line for line in lines if line] if "" in lines else lines
         return self._lines
+
+    @property
+    def blocks(self) -> list[str]:
+        """What stands before the first OBX, then each OBX with the lines behind it, less the name ``OBX`` itself.
+
+        Most of a message are OBX: cut here, they are found without a look at every line.
+        """
+        blocks = self.text.split("\rOBX")
+        # Only a block of several lines can hold an indented one; asking each first costs less than one search of it all.
+        if any("\r" in block and "\r " in block for block in blocks):
+            return _flush(self.text).split("\rOBX")
+        return blocks
 
     def segments(self, name: str | None = None) -> Iterator[Segment]:
         counts: dict[str, int] = {}
@@ -427,6 +439,9 @@ def parse(raw: bytes) -> Message | None:
     text, codec = decode(body, header.charset.replace(marks.repetition, "~"))
     if "\n" in text:
         text = text.replace("\r\n", "\r").replace("\n", "\r")
-    if "\r " in text:
-        text = "\r".join(line.lstrip() for line in text.split("\r"))
     return Message(header, marks, text, codec)
+
+
+def _flush(text: str) -> str:
+    """``text`` with its segments at the left margin: some senders indent them."""
+    return "\r".join(line.lstrip() for line in text.split("\r")) if "\r " in text else text

@@ -7,11 +7,12 @@ from decimal import Decimal
 from functools import lru_cache
 
 from ingest.reading.patients import authority_of
+from ingest.reading.units import Unit, unit_of_components
 from ingest.reading.values import Number, Refusal, number_of, structured_number_of
 from rules.model import ResultStatus
-from wire.er7 import NULL, Header, Segment
+from wire.er7 import NULL, Segment, Separators
 
-__all__ = ["entity_of", "is_pending", "number_in", "range_of", "status_of"]
+__all__ = ["entity_of", "is_pending", "number_in", "range_of", "status_of", "unit_in"]
 
 _TEXTUAL = frozenset(("NM", "ST", "TX", "FT", "IS", "", "ID", "NUM"))
 _CODED = frozenset(("CE", "CWE", "CNE", "CF"))
@@ -38,13 +39,17 @@ _PANEL_STATUS = frozenset(("", "O", "I", "S", "A", "P", "C", "R", "F", "M", "N")
 _DIRECTIONS = frozenset(("L", "LL", "H", "HH", "N", "<", ">"))
 
 
-def number_in(obx: Segment, header: Header) -> tuple[Number | Refusal, str]:
+def number_in(obx: Segment) -> tuple[Number | Refusal, str]:
     """OBX-5 by the type of OBX-2: ``(number or refusal, the value as it was sent)``."""
-    kind = obx.field(2).upper()
     raw = obx.field(5)
+    read = _short_number if len(raw) <= _SHORT else _number
+    return read(obx.field(2).upper(), raw, obx.separators, obx.codec)
+
+
+def _number(kind: str, raw: str, marks: Separators, codec: str) -> tuple[Number | Refusal, str]:
     if raw in ("", NULL):
         return Refusal("value-missing", "no value"), ""
-    marks = obx.separators
+    obx = Segment("", 0, marks, codec)
     if marks.truncation and raw.endswith(marks.truncation):
         return Refusal("value-truncated", "the value was cut"), obx.text(raw)
     if kind in ("ED", "RP"):
@@ -65,11 +70,28 @@ def number_in(obx: Segment, header: Header) -> tuple[Number | Refusal, str]:
     return number_of(parts[0]), sent
 
 
+# Counts of two or three digits repeat all day long; a long text is not worth its place.
+_SHORT = 24
+_short_number = lru_cache(maxsize=8192)(_number)
+
+
+def unit_in(obx: Segment) -> tuple[str, Unit | None, bool]:
+    """OBX-6: ``(as sent, unit, conflict)``."""
+    return _unit(obx.field(6), obx.separators, obx.codec)
+
+
+@lru_cache(maxsize=2048)
+def _unit(raw: str, marks: Separators, codec: str) -> tuple[str, Unit | None, bool]:
+    parts = Segment("", 0, marks, codec).split_components(raw.split(marks.repetition, 1)[0]) if raw else [""]
+    sent, unit, conflict = unit_of_components(tuple(parts))
+    return ("" if sent == NULL else sent), unit, conflict
+
+
 def status_of(obx: Segment, panel: str) -> tuple[ResultStatus, tuple[str, ...]]:
     """OBX-11 wins over OBR-25; an OBR-25 that no table knows, or that cancels, is a doubt."""
-    given = obx.field(11).upper()
     if obx.is_null(5):
         return ResultStatus.ENTERED_IN_ERROR, ()
+    given = obx.field(11).upper()
     status = _STATUS.get(given)
     if status is None:
         return ResultStatus.PRELIMINARY, ("status-missing" if not given else "status-unknown",)
@@ -89,7 +111,7 @@ def status_of(obx: Segment, panel: str) -> tuple[ResultStatus, tuple[str, ...]]:
 
 def is_pending(obx: Segment) -> bool:
     """In the laboratory, not asked, or order detail only: no value was ever promised."""
-    return obx.field(11).upper() in PENDING and obx.field(5) == ""
+    return obx.field(5) == "" and obx.field(11).upper() in PENDING
 
 
 _RANGE = re.compile(
@@ -116,6 +138,9 @@ def entity_of(segment: Segment, position: int) -> str:
     raw = segment.field(position)
     if raw in ("", NULL):
         return ""
+    marks = segment.separators
+    if not (marks.component in raw or marks.subcomponent in raw or marks.escape in raw or marks.repetition in raw):
+        return raw
     parts = [*segment.components(position), "", "", ""]
     # 2.1-style: id & namespace as sub-components.
     if not any(parts[1:4]) and segment.separators.subcomponent in parts[0]:

@@ -163,14 +163,18 @@ def codec_of(charset: str) -> str | None:
     return None
 
 
+@lru_cache(maxsize=256)
+def _codecs(charset: str) -> tuple[str, ...]:
+    declared = codec_of(charset)
+    return tuple(dict.fromkeys((declared, "utf-8", "cp1252") if declared else ("utf-8", "cp1252")))
+
+
 def decode(raw: bytes, charset: str = "") -> tuple[str, str]:
     """``(text, codec)``: the declared set strictly, else UTF-8 strictly, else cp1252 with undefined bytes as Latin-1.
 
     The last resort is lossless: every byte becomes one character.
     """
-    for codec in dict.fromkeys((codec_of(charset), "utf-8", "cp1252")):
-        if codec is None:
-            continue
+    for codec in _codecs(charset):
         try:
             return raw.decode(codec), codec
         except (UnicodeDecodeError, UnicodeError):
@@ -412,8 +416,8 @@ class Message:
         Most of a message are OBX: cut here, they are found without a look at every line.
         """
         blocks = self.text.split("\rOBX")
-        # Only a block of several lines can hold an indented one; asking each first costs less than one search of it all.
-        if any("\r" in block and "\r " in block for block in blocks):
+        # Few blocks have several lines, and only those can hold an indented one: cheaper than a search of the whole text.
+        if any("\r " in block for block in [b for b in blocks if "\r" in b]):
             return _flush(self.text).split("\rOBX")
         return blocks
 

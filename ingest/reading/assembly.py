@@ -42,8 +42,13 @@ class _Specimen:
     measures: dict[tuple[str, str], list[Measure]] = field(default_factory=dict)
     faults: list[tuple[Row, Fault]] = field(default_factory=list)
 
-    def take(self, analyte: str, *dimensions: str) -> list[Measure]:
-        return [m for d in dimensions for m in self.measures.get((analyte, d), ())]
+    def counts(self, analyte: str) -> list[Measure]:
+        return self.measures.get((analyte, "count"), [])
+
+    def parts(self, analyte: str) -> list[Measure]:
+        """Percentages first, then fractions."""
+        take = self.measures.get
+        return [*take((analyte, "percent"), ()), *take((analyte, "fraction"), ())]
 
 
 def assemble(
@@ -55,14 +60,16 @@ def assemble(
     """Add to ``out`` what the rows of one patient give. ``doubts`` hold for everything of this patient or message."""
     specimens: dict[object, _Specimen] = {}
     for row in rows:
-        specimen = specimens.setdefault(row.group, _Specimen())
+        specimen = specimens.get(row.group)
+        if specimen is None:
+            specimen = specimens[row.group] = _Specimen()
         match measure_of(row):
+            case Measure() as measure:
+                specimen.measures.setdefault((measure.analyte, measure.dimension), []).append(measure)
             case Skip(reason):
                 out.ledger.append(LedgerEntry(row.where, "not_relevant", reason))
             case Fault() as fault:
                 specimen.faults.append((row, fault))
-            case Measure() as measure:
-                specimen.measures.setdefault((measure.analyte, measure.dimension), []).append(measure)
     for specimen in specimens.values():
         _Assembler(specimen, identifiers, doubts, out).run()
 
@@ -76,15 +83,15 @@ class _Assembler:
         self, specimen: _Specimen, identifiers: tuple[PatientIdentifier, ...], doubts: tuple[str, ...], out: Assembly
     ) -> None:
         self.specimen, self.identifiers, self.doubts, self.out = specimen, identifiers, doubts, out
-        self.wbc = _only(specimen.take("wbc", "count"))
+        self.wbc = _only(specimen.counts("wbc"))
 
     def run(self) -> None:
-        take = self.specimen.take
-        counts = take("neutrophils", "count")
+        specimen = self.specimen
+        counts = specimen.counts("neutrophils")
         standing = [m for m in counts if m.value is not None]
-        parts = take("neutrophils", "percent", "fraction")
-        segs, bands = take("segs", "count"), take("bands", "count")
-        seg_parts, band_parts = take("segs", "percent", "fraction"), take("bands", "percent", "fraction")
+        parts = specimen.parts("neutrophils")
+        segs, bands = specimen.counts("segs"), specimen.counts("bands")
+        seg_parts, band_parts = specimen.parts("segs"), specimen.parts("bands")
         for m in counts:
             if m.value is None:
                 self._withdrawn(m)
@@ -103,7 +110,7 @@ class _Assembler:
             self._set_down(bands, "bands-alone")
             if not seg_parts:
                 self._set_down(band_parts, "bands-alone")
-        self._set_down(take("wbc", "count"), "leukocytes")
+        self._set_down(specimen.counts("wbc"), "leukocytes")
         for row, fault in self.specimen.faults:
             self._fault(row, fault, standing)
 
@@ -114,7 +121,20 @@ class _Assembler:
         return ("reported-count-withdrawn",) if counts else ()
 
     def _reported(self, counts: list[Measure], parts: list[Measure]) -> None:
-        # The most trusted and most precise row speaks for those that repeat it.
+        for m in counts if len(counts) < 2 else self._distinct(counts):
+            doubts = m.doubts
+            lower: Decimal | None = None
+            if self.wbc is not None and m.comparator is None:
+                lower, contradiction = _against(m, self.wbc, parts)
+                doubts = (*doubts, *contradiction)
+            assert m.value is not None  # noqa: S101 - counts that stand have a value
+            anc = AbsoluteNeutrophilCount(
+                per_mm3=m.value, comparator=m.comparator, lower_bound=lower, reporting_unit=m.step
+            )
+            self._result(m.row, anc, m.row.status, doubts)
+
+    def _distinct(self, counts: list[Measure]) -> list[Measure]:
+        """``counts`` less the repeats: the most trusted and most precise row speaks for those that repeat it."""
         kept: list[Measure] = []
         for m in sorted(counts, key=lambda m: (bool(m.doubts or m.row.doubts), m.step)):
             twin = next((k for k in kept if _same(k, m)), None)
@@ -122,17 +142,7 @@ class _Assembler:
                 kept.append(m)
             else:
                 self._enter(m.row, _outcome(m, self.doubts), f"same count as {twin.row.where}")
-        for m in sorted(kept, key=counts.index):
-            doubts = list(m.doubts)
-            lower: Decimal | None = None
-            if self.wbc is not None and m.comparator is None:
-                lower, contradiction = _against(m, self.wbc, parts)
-                doubts += contradiction
-            assert m.value is not None  # noqa: S101 - counts that stand have a value
-            anc = AbsoluteNeutrophilCount(
-                per_mm3=m.value, comparator=m.comparator, lower_bound=lower, reporting_unit=m.step
-            )
-            self._result(m.row, anc, m.row.status, tuple(doubts))
+        return sorted(kept, key=counts.index)
 
     def _withdrawn(self, m: Measure) -> None:
         self._result(m.row, None, m.row.status, m.doubts)
@@ -169,7 +179,7 @@ class _Assembler:
             return self._refuse([*parts, *bands], "value-repeated", "several percentages of one specimen differ")
         if wbc is None:
             # Several leukocyte counts of one specimen: the lowest may alarm, and reassures nobody.
-            several = [m for m in self.specimen.take("wbc", "count") if m.value is not None and not m.comparator]
+            several = [m for m in self.specimen.counts("wbc") if m.value is not None and not m.comparator]
             if not several:
                 words = "a percentage, and no leukocyte count of the same specimen"
                 return self._refuse([*parts, *bands], "percent-without-leukocytes", words)
@@ -259,6 +269,8 @@ def _only(measures: list[Measure]) -> Measure | None:
     """The one measure, repeats of the same value allowed; None when there is none or they differ."""
     if not measures:
         return None
+    if len(measures) == 1:
+        return measures[0]
     first = min(measures, key=lambda m: m.step)
     return first if all(m is first or _same(first, m) for m in measures) else None
 

@@ -59,7 +59,7 @@ def _read_results(message: Message, zone: ZoneInfo | None) -> Reading:
     identifiers: tuple[PatientIdentifier, ...] = ()
     for pid, of_patient in _by_patient(groups):
         known, doubts = patient_of(pid, production=production)
-        identifiers += tuple(i for i in known if i not in identifiers)
+        identifiers = (*identifiers, *(i for i in known if i not in identifiers)) if identifiers else known
         if not production:
             doubts = (*doubts, "test-message")
         rows = [row for group in of_patient for row in _rows(group, header, zone, issued, known)]
@@ -137,7 +137,7 @@ def _row(
     zone: ZoneInfo | None,
     patient: tuple[PatientIdentifier, ...],
 ) -> Row:
-    where = obx.at()
+    where = f"OBX[{obx.number}]"
     number, value_sent = number_in(obx)
     unit_sent, unit, conflict = unit_in(obx)
     status, doubts = status_of(obx, order.status)
@@ -222,6 +222,7 @@ def _cancelled_order(
     if not is_blood_count(codings):
         return
     order = order_of(group, zone, sent)
+    number = order.reference.filler or order.reference.placer
     all_doubts = (*doubts, "order-cancelled")
     out.results.append(
         LabResult(
@@ -233,7 +234,7 @@ def _cancelled_order(
             trust=Trust.PROVISIONAL,
             doubts=all_doubts,
             identifiers=patient,
-            key=f"{header.sending_application}|{header.sending_facility}|{order.reference.filler or order.reference.placer}|ANC:",
+            key=f"{header.sending_application}|{header.sending_facility}|{number}|ANC:",
             code=codings[0].code,
             code_system=codings[0].system,
             display=codings[0].display,

@@ -1,0 +1,210 @@
+"""The order groups of an HL7 v2 message: one walk over its segments, each OBX kept with its OBR or set down in the ledger.
+
+Rule of the file: what says nothing of neutrophils or leukocytes is decided on OBX-3 alone, from a cache; it is the way of
+99 OBX in 100, and costs one look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ingest.reading.codes import Coding, Recognition, recognise
+from ingest.reading.outcome import LedgerEntry
+from ingest.reading.v2fields import is_pending
+from wire.er7 import Message, Segment, Separators
+
+__all__ = ["Group", "groups_of", "not_relevant"]
+
+_CONTEXT = frozenset(("PID", "ORC", "OBR", "SPM", "NTE"))
+
+
+@dataclass(slots=True)
+class Group:
+    """One OBR with what stands around it."""
+
+    pid: Segment | None
+    orc: Segment | None = None
+    obr: Segment | None = None
+    specimens: list[Segment] = field(default_factory=list)
+    rows: list[tuple[Segment, Recognition]] = field(default_factory=list)
+    documents: list[Segment] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    row_notes: dict[int, list[str]] = field(default_factory=dict)
+    observations: int = 0
+
+
+class _Seen(NamedTuple):
+    """The raw OBX-3 seen so far under one set of separators: of no interest (their ledger entries by place), and others."""
+
+    dull: dict[str, list[LedgerEntry]]
+    recognised: dict[str, Recognition]
+
+
+_NAMELESS = Recognition(None, (), False, Coding(""), False, "code-missing")
+_SEEN_LIMIT = 8192
+_SHARED = 501
+# Plain dictionaries, looked up once a message by its separators: most OBX of a feed are decided here and nowhere else.
+_seen: dict[tuple[Separators, str], _Seen] = {}
+_entries: dict[str, list[LedgerEntry]] = {}
+
+
+def _seen_under(marks: Separators, codec: str) -> _Seen:
+    found = _seen.get((marks, codec))
+    if found is None:
+        if len(_seen) > 64:
+            _seen.clear()
+        found = _seen[marks, codec] = _Seen({}, {})
+    if len(found.recognised) > _SEEN_LIMIT:
+        found.recognised.clear()
+        found.dull.clear()
+    return found
+
+
+def _shared(reason: str) -> list[LedgerEntry]:
+    """One shared entry for each place and reason."""
+    made = _entries.get(reason)
+    if made is None:
+        made = [LedgerEntry(f"OBX[{n}]", "not_relevant", reason) for n in range(_SHARED)]
+        _entries[reason] = made
+    return made
+
+
+def not_relevant(number: int, reason: str) -> LedgerEntry:
+    """The ledger's word on the OBX of that number."""
+    return _shared(reason)[number] if number < _SHARED else LedgerEntry(f"OBX[{number}]", "not_relevant", reason)
+
+
+def _recognise(text: str, marks: Separators, codec: str) -> Recognition:
+    """The claims of a raw OBX-3: both triplets and the original text."""
+    segment = Segment("", 0, marks, codec)
+    parts = [*segment.split_components(text.split(marks.repetition, 1)[0]), *[""] * 9]
+    codings = tuple(Coding(*parts[i : i + 3]) for i in (0, 3) if parts[i] or parts[i + 1])
+    if not codings and not parts[8]:
+        return _NAMELESS
+    return recognise(codings, parts[8])
+
+
+def groups_of(message: Message, ledger: list[LedgerEntry]) -> list[Group]:
+    """The groups that hold something to read; every OBX that is in none of them is entered in ``ledger``."""
+    sep = message.separators.field
+    walk = _Walk(message, ledger)
+    dull = walk.seen.dull
+    blocks = iter(message.blocks)
+    walk.surroundings(next(blocks), 0, 0)
+    number, prior = 0, walk.prior
+    for number, block in enumerate(blocks, 1):
+        line, behind = block, ""
+        if "\r" in block:
+            line, _, behind = block.partition("\r")
+        parts = line.split(sep, 4)
+        entries = dull.get(parts[3]) if len(parts) > 3 else None
+        kept = 0
+        if entries is None or number >= _SHARED or prior or parts[2] in ("ED", "RP"):
+            kept = walk.observation(f"OBX{line}", number, parts)
+        else:
+            ledger.append(entries[number])
+        if behind:
+            walk.surroundings(behind, number, kept)
+            prior = walk.prior
+    return list(walk.ended(number))
+
+
+class _Walk:
+    """Where the walk stands: the group that the next OBX belongs to, and what waits for the next OBR."""
+
+    __slots__ = (
+        *("marks", "codec", "ledger", "seen", "specimen_first"),
+        *("groups", "group", "began", "pid", "orc", "standing", "counts", "prior"),
+    )
+
+    def __init__(self, message: Message, ledger: list[LedgerEntry]) -> None:
+        self.marks, self.codec, self.ledger = message.separators, message.codec, ledger
+        self.seen = _seen_under(self.marks, self.codec)
+        # In an OUL the SPM stands before the OBR that it belongs to.
+        self.specimen_first = message.header.message_code == "OUL"
+        self.groups: list[Group] = []
+        self.group = Group(None)
+        self.began = 0
+        self.pid: Segment | None = None
+        self.orc: Segment | None = None
+        self.standing: list[Segment] = []
+        self.counts: dict[str, int] = {}
+        self.prior = False
+
+    def observation(self, line: str, number: int, parts: list[str]) -> int:
+        """One OBX that the cache does not settle. Its number when it is a row of the group, else 0."""
+        code = parts[3] if len(parts) > 3 else ""
+        recognition = self.seen.recognised.get(code)
+        if recognition is None:
+            recognition = self.seen.recognised[code] = _recognise(code, self.marks, self.codec)
+            if recognition.claim is None:
+                self.seen.dull[code] = _shared(recognition.reason)
+        if self.prior:
+            self.ledger.append(not_relevant(number, "prior-result"))
+        elif recognition.claim is not None:
+            obx = Segment(line, number, self.marks, self.codec, line.split(self.marks.field))
+            if not is_pending(obx):
+                self.group.rows.append((obx, recognition))
+                return number
+            self.ledger.append(not_relevant(number, "pending"))
+        elif len(parts) > 3 and parts[2] in ("ED", "RP"):
+            self.group.documents.append(Segment(line, number, self.marks, self.codec))
+        else:
+            self.ledger.append(not_relevant(number, recognition.reason))
+        return 0
+
+    def surroundings(self, text: str, number: int, row: int) -> None:
+        """Segments that are no OBX. ``number``: the OBX so far; ``row``: the one just before, if it is a row."""
+        self.group.observations = number - self.began
+        for line in text.split("\r"):
+            name = line[:3]
+            if name not in _CONTEXT:
+                continue
+            place = self.counts[name] = self.counts.get(name, 0) + 1
+            segment = Segment(line, place, self.marks, self.codec)
+            if name == "NTE":
+                self._note(segment, row)
+            else:
+                row = 0
+                self._context(name, segment, number)
+
+    def _note(self, segment: Segment, row: int) -> None:
+        note = segment.field(3)
+        if note:
+            (self.group.row_notes.setdefault(row, []) if row else self.group.notes).append(note)
+
+    def _context(self, name: str, segment: Segment, number: int) -> None:
+        if name == "PID":
+            self.pid, self.orc, self.prior = segment, None, False
+            self._open(Group(segment), number)
+        elif name == "ORC":
+            self.orc = segment
+            # ORC-1 PR: previous results that travel with a new one (table 0119).
+            self.prior = segment.field(1).upper() == "PR"
+        elif name == "OBR":
+            self._open(Group(self.pid, self.orc, segment), number)
+            if self.specimen_first:
+                self.group.specimens = list(self.standing)
+            if self.orc is None:
+                self.prior = False
+            self.orc = None
+        elif self.specimen_first:
+            if self.group.observations or self.group.obr is not None:
+                self.standing = []
+            self.standing.append(segment)
+        else:
+            self.group.specimens.append(segment)
+        if not self.groups:
+            self.groups.append(self.group)
+
+    def _open(self, group: Group, number: int) -> None:
+        self.group, self.began = group, number
+        self.groups.append(group)
+
+    def ended(self, number: int) -> Iterator[Group]:
+        self.group.observations = number - self.began
+        for group in self.groups or (self.group,):
+            if group.rows or group.documents or (group.obr is not None and not group.observations):
+                yield group

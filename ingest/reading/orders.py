@@ -1,0 +1,136 @@
+"""What OBR, ORC, SPM and their notes say for every row of a group: order numbers, specimen, times, status."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from ingest.reading.codes import specimen_of
+from ingest.reading.groups import Group
+from ingest.reading.times import Stamp, stamp_of
+from ingest.reading.v2fields import entity_of
+from rules.model import OrderReference
+from wire.er7 import NULL, Segment, Separators
+
+__all__ = ["Order", "order_of", "says_clotted"]
+
+Kind = Literal["blood", "fluid", "unknown"]
+
+_CLOTTED = re.compile(
+    r"(?:pr[eé]l[eè]vement|[eé]chantillon|tube|sang|specimen|sample|blood|probe|blut)\W+(?:\w+\W+){0,3}?"
+    r"(?:coagul|clott|caill|geronnen)|"
+    r"(?:clotted|geronnene)\s+(?:blood|sample|specimen|probe)|caillots?\b|\bclots? (?:present|seen)",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(r"\b(?:no|not|non|pas|sans|without|kein\w*|nicht|absence|un)\b\W*(?:\w+\W+){0,2}\Z", re.IGNORECASE)
+_UNTIMED = Stamp(None, True, ("collection-time-missing",))
+
+
+@dataclass(slots=True)
+class Order:
+    """``collected``: of OBR-7, else SPM-17; ``timed`` False when neither is there. ``mixed``: two kinds of specimen."""
+
+    reference: OrderReference
+    panel: str
+    status: str
+    collected: Stamp
+    timed: bool
+    issued: Stamp
+    specimen: Kind
+    specimen_id: str
+    spoiled: str
+    mixed: bool
+
+
+def order_of(group: Group, zone: ZoneInfo | None, sent: Stamp) -> Order:
+    """``sent``: the time of the message, for an OBR without its own (OBR-22)."""
+    obr, orc = group.obr, group.orc
+    filler = (entity_of(obr, 3) if obr else "") or (entity_of(orc, 3) if orc else "")
+    placer = (entity_of(obr, 2) if obr else "") or (entity_of(orc, 2) if orc else "")
+    collected = obr.field(7) if obr else ""
+    spoiled = ""
+    for spm in group.specimens:
+        spoiled = _spoiled(spm, spoiled)
+        collected = collected or spm.component(17)
+    if not spoiled and group.notes and any(says_clotted(note) for note in group.notes):
+        spoiled = "specimen-clotted"
+    panel, said = _specimens_said(group)
+    issued = obr.field(22) if obr else ""
+    return Order(
+        reference=OrderReference(placer=placer, filler=filler),
+        panel=panel,
+        status=obr.field(25).upper() if obr else "",
+        collected=first_stamp(collected, obr or group.specimens[0], zone) if collected else _UNTIMED,
+        timed=collected != "",
+        issued=stamp_of(issued, zone) if issued else sent,
+        specimen="blood" if "blood" in said else "fluid" if said else "unknown",
+        specimen_id=group.specimens[0].field(2) if len(group.specimens) == 1 else "",
+        spoiled=spoiled,
+        mixed=len(said) > 1,
+    )
+
+
+def first_stamp(text: str, segment: Segment, zone: ZoneInfo | None) -> Stamp:
+    """The time in the first component of a raw field of ``segment``."""
+    return stamp_of(text.split(segment.separators.component, 1)[0], zone)
+
+
+def _spoiled(spm: Segment, already: str) -> str:
+    condition = " ".join(spm.components(24)).upper()
+    if "CLOT" in condition or "COAGUL" in condition:
+        return "specimen-clotted"
+    if spm.field(21) and not spm.is_null(21):
+        return already or "specimen-rejected"
+    return already
+
+
+def _specimens_said(group: Group) -> tuple[str, set[Kind]]:
+    """``(code of the panel, kinds of specimen that are named)``; the panel's name speaks where the others do not."""
+    obr = group.obr
+    said: set[Kind] = set()
+    if obr and obr.field(15):
+        said.add(_kind_of_source(obr.field(15), obr.separators, obr.codec))
+    for spm in group.specimens:
+        parts = [*spm.components(4), *[""] * 5]
+        said.add(specimen_of((parts[0], parts[3]), (parts[1], parts[4])))
+    panel = ""
+    if obr:
+        panel, kind = _panel(obr.field(4), obr.separators, obr.codec)
+        if not said or "unknown" in said:
+            said.add(kind)
+    said.discard("unknown")
+    return panel, said
+
+
+# A laboratory sends the same few sources and panels with every message.
+@lru_cache(maxsize=1024)
+def _kind_of_source(text: str, marks: Separators, codec: str) -> Kind:
+    """OBR-15: the code, its text, and the components that follow."""
+    segment = Segment("", 0, marks, codec)
+    parts = segment.split_components(text.split(marks.repetition, 1)[0])
+    first = segment.split_subcomponents(text.split(marks.component, 1)[0])
+    return specimen_of((first[0],), (*first[1:2], *parts[1:3]))
+
+
+@lru_cache(maxsize=1024)
+def _panel(text: str, marks: Separators, codec: str) -> tuple[str, Kind]:
+    """OBR-4: its code, and what its names say of the specimen."""
+    parts = Segment("", 0, marks, codec).split_components(text.split(marks.repetition, 1)[0]) if text else [""]
+    kind = specimen_of((), tuple(parts[i] for i in (1, 4) if i < len(parts)))
+    return ("" if parts[0] == NULL else parts[0]), kind
+
+
+def says_clotted(note: str) -> bool:
+    """A phrase that says the specimen clotted, unless a denial stands before it."""
+    if len(note) > 4000:
+        return False
+    for match in _CLOTTED.finditer(note):
+        words = note[max(0, match.start() - 30) : match.end()]
+        if not _DENIED.search(words[: len(words) - len(match.group())]) and not re.search(
+            r"\b(?:no|not|non|pas|sans|without|nicht)\b", match.group(), re.IGNORECASE
+        ):
+            return True
+    return False

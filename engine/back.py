@@ -19,6 +19,7 @@ from engine.dispatcher import Dispatcher, RetryPolicy
 from engine.judge import Judge
 from engine.notify import Notifier
 from engine.observe import Meters
+from engine.present import Present
 from engine.worker import Worker
 from store import Store
 
@@ -39,7 +40,7 @@ class Back:
             self._dispatchers = [
                 Dispatcher(store, _sink_of(item, settings), _policy(item), meters) for item in settings.destination
             ]
-        judge = Judge(
+        present = Present(
             default_protocol=settings.engine.protocol,
             notifier=Notifier(
                 language=settings.locale.language, destinations=tuple(item.name for item in self._dispatchers)
@@ -48,6 +49,7 @@ class Back:
             history_after=timedelta(hours=settings.engine.history_after_hours),
             settle=timedelta(seconds=settings.engine.history_settle_s),
         )
+        judge = Judge(present=present, zone=settings.zone)
         self._worker = Worker(
             store,
             judge,

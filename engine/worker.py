@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from engine.identity import Patients
 from engine.judge import Judge
 from engine.observe import Meters
+from engine.present import Turn
 from ingest.reading import PatientFact, Problem, Reading, read_message
 from rules.model import PatientIdentifier
 from store import Store, StoreUnavailable
@@ -103,17 +104,8 @@ class Worker:
         except Exception as error:
             self._meters.fault(error, message_id=claim.message_id)
             work = Work()
-            source = f"{claim.sender} {claim.control_id}"
             # It may hold a count: a person must look (promise 3).
-            self._judge.notifier.review(
-                None,
-                code="internal-error",
-                where="",
-                key=f"internal-error|{claim.message_id}",
-                source=source,
-                now=self._clock(),
-                work=work,
-            )
+            self._judge.present.review(None, "internal-error", "", Turn(work, self._clock(), claim))
             work.done.append(
                 MessageDone(
                     message_id=claim.message_id,
@@ -178,14 +170,13 @@ class Worker:
 
     def _settle_one(self, record: PatientRecord, work: Work, now: datetime) -> None:
         try:
-            self._judge.settle_patient(record, work, now)
+            self._judge.present.look(record, Turn(work, now))
         except Exception as error:
             # One patient's fault must not end the watch over all the others: a person must look (promise 3).
             self._meters.fault(error, reason="settle")
             record.settle_at = None
             work.patients[record.id] = record
-            key = f"internal-error|{now.date().isoformat()}"
-            self._judge.notifier.review(record, code="internal-error", where="", key=key, source="", now=now, work=work)
+            self._judge.present.review(record, "internal-error", "", Turn(work, now))
 
     async def _purge(self) -> None:
         now = self._clock()

@@ -1,0 +1,191 @@
+"""One patient's counts, judged: the new one, and anew whatever it moves; what follows for the present state and its alerts.
+
+Rule of the file: the present state rests on established counts. A provisional one is judged too, and can only alarm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import assert_never
+from zoneinfo import ZoneInfo
+
+from engine.notify import Notifier
+from rules import assess, find_protocol
+from rules.model import Assessment, LabResult, Trust, Unassessable
+from store.port import Claim, PatientRecord, ResultRecord, Work
+
+__all__ = ["Present", "Turn", "history_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is being judged now: the message (None when a patient's state is looked at without one) and what it changes."""
+
+    work: Work
+    now: datetime
+    claim: Claim | None = None
+
+    @property
+    def source(self) -> str:
+        """Sender and control id, for a person who must look the message up."""
+        return " ".join(part for part in (self.claim.sender, self.claim.control_id) if part) if self.claim else ""
+
+    @property
+    def message_id(self) -> int | None:
+        return self.claim.message_id if self.claim else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    default_protocol: str
+    """For a course that names none."""
+    notifier: Notifier
+    zone: ZoneInfo
+    history_after: timedelta
+    settle: timedelta
+
+    def filed(self, record: PatientRecord, item: ResultRecord, turn: Turn, *, replaces: bool) -> None:
+        """A version became the current one. ``replaces``: another stood before it, and what rested on that is taken back."""
+        holding = self._judge(record, item, turn, first=not replaces)
+        if replaces:
+            self.notifier.withdraw(
+                record, key=item.key, still=holding, replaced_by=item.result, now=turn.now, work=turn.work
+            )
+
+    def doubted(self, record: PatientRecord, item: ResultRecord, turn: Turn) -> None:
+        """A doubtful restatement of an established count: it may alarm, and it takes nothing back (promise 3)."""
+        if item.result.status.withdrawn:
+            self.review(record, "withdrawal-in-doubt", item.result.where, turn)
+            return
+        # Judged as a count of its own: as a version it would put the established one out of the history.
+        item = dataclasses.replace(item, result=dataclasses.replace(item.result, key=f"{item.key}|doubted"))
+        own = self._verdict_on(record, history_of(record), item, turn)
+        if own is not None:
+            self._raise(record, own, item, turn)
+
+    def look(self, record: PatientRecord, turn: Turn) -> None:
+        """Loaded history has come to rest, or the register changed: look at the present state, and alert on that."""
+        record.settle_at = None
+        turn.work.patients[record.id] = record
+        if not record.enrolled:
+            return
+        history = history_of(record)
+        latest = _latest_established(history)
+        verdict = self._assess(record, history, latest.result if latest else None, turn)
+        if isinstance(verdict, Assessment):
+            record.present = verdict
+            turn.work.assessments.append((record.id, latest.id if latest else None, None, verdict))
+            if verdict.no_reexposure and record.course.stop is None:
+                self._raise_unknown_stops(record, history, turn)
+            if latest is not None:  # what is missing or overdue is the clock's to say
+                self._raise(record, verdict, latest, turn)
+        newest = history[-1] if history else None
+        if newest is not None and newest is not latest:
+            doubted = self._assess(record, history, newest.result, turn)
+            if isinstance(doubted, Assessment):
+                self._raise(record, doubted, newest, turn)
+
+    def review(self, record: PatientRecord | None, code: str, where: str, turn: Turn) -> None:
+        """A task for a person. One a message, place and reason: a replay of the same bytes asks nobody twice."""
+        claim = turn.claim
+        # The bytes, not MSH-10, say that it is the same message: laboratories restart their counters.
+        same = (_content(claim) if record else str(claim.message_id)) if claim else turn.now.date().isoformat()
+        self.notifier.review(
+            record,
+            code=code,
+            where=where,
+            key=f"{claim.sender if claim else ''}|{same}|{where}|{code}",
+            source=turn.source,
+            now=turn.now,
+            work=turn.work,
+        )
+
+    def _judge(self, record: PatientRecord, filed: ResultRecord, turn: Turn, *, first: bool) -> set[str]:
+        """The ids of the alerts that hold because of the new version."""
+        history = history_of(record)
+        own = None if filed.result.status.withdrawn else self._verdict_on(record, history, filed, turn)
+        latest = _latest_established(history)
+        present = own if latest is not None and latest.id == filed.id else None
+        if filed.result.trust is Trust.ESTABLISHED or filed.result.status.withdrawn:
+            if present is None and latest is not None:
+                present = self._verdict_on(record, history, latest, turn)
+            record.present = present
+        # else: a provisional count satisfies no due test; what is established still stands.
+        if first and self._is_history(filed.result, turn):
+            record.settle_at = turn.now + self.settle
+            return set()
+        holding = set()
+        if own is not None and (own is present or filed.result.trust is Trust.PROVISIONAL or _is_stop(own)):
+            holding.add(self._raise(record, own, filed, turn))
+        if present is not None and present is not own and latest is not None:
+            holding.add(self._raise(record, present, latest, turn))
+        return {alert_id for alert_id in holding if alert_id is not None}
+
+    def _verdict_on(
+        self, record: PatientRecord, history: Sequence[ResultRecord], item: ResultRecord, turn: Turn
+    ) -> Assessment | None:
+        verdict = self._assess(record, history, item.result, turn)
+        match verdict:
+            case Unassessable():
+                self.review(record, verdict.code, verdict.where or item.result.where, turn)
+                return None
+            case Assessment():
+                turn.work.assessments.append((record.id, item.id, turn.message_id, verdict))
+                return verdict
+            case other:
+                assert_never(other)
+
+    def _raise_unknown_stops(self, record: PatientRecord, history: Sequence[ResultRecord], turn: Turn) -> None:
+        """A stop-level count in loaded history that nobody has entered as a stop is news, however old it is."""
+        for item in history:
+            verdict = self._assess(record, history, item.result, turn)
+            if isinstance(verdict, Assessment) and _is_stop(verdict):
+                self._raise(record, verdict, item, turn)
+
+    def _raise(self, record: PatientRecord, verdict: Assessment, behind: ResultRecord, turn: Turn) -> str | None:
+        return self.notifier.raise_for(
+            record, verdict, behind.result, key=behind.key, source=turn.source, now=turn.now, work=turn.work
+        )
+
+    def _assess(
+        self, record: PatientRecord, history: Sequence[ResultRecord], result: LabResult | None, turn: Turn
+    ) -> Assessment | Unassessable:
+        protocol = find_protocol(record.course.protocol or self.default_protocol)
+        today = turn.now.astimezone(self.zone)
+        others = [item.result for item in history if result is None or item.result.id != result.id]
+        if result is not None and result.collected_at is None:
+            # The day is unknown; the day of arrival is the latest it can be, and the count is provisional for that.
+            result = dataclasses.replace(result, collected_at=today, time_known=False)
+        as_of = today.date() if result is None or result.collected_at is None else result.collected_at.date()
+        return assess(protocol, record.course, others, result, as_of)
+
+    def _is_history(self, result: LabResult, turn: Turn) -> bool:
+        arrived = turn.claim.received_at if turn.claim else turn.now
+        return result.collected_at is not None and arrived - result.collected_at > self.history_after
+
+
+def history_of(record: PatientRecord) -> list[ResultRecord]:
+    """Current counts that stand, oldest first; those without a day have no place in it."""
+    placed = [
+        (item.result.collected_at, item.id, item)
+        for item in record.results.values()
+        if item.result.anc is not None and not item.result.status.withdrawn and item.result.collected_at is not None
+    ]
+    placed.sort(key=lambda entry: (entry[0], entry[1]))
+    return [item for _, _, item in placed]
+
+
+def _latest_established(history: Sequence[ResultRecord]) -> ResultRecord | None:
+    return next((item for item in reversed(history) if item.result.trust is Trust.ESTABLISHED), None)
+
+
+def _is_stop(verdict: Assessment) -> bool:
+    return verdict.no_reexposure and verdict.action.startswith("STOP_IMMEDIATELY")
+
+
+def _content(claim: Claim) -> str:
+    return hashlib.blake2b(claim.raw, digest_size=16).hexdigest()

@@ -5,6 +5,7 @@ Both shapes, FHIR and HL7 v2, take these from here, so that they cannot disagree
 
 from __future__ import annotations
 
+import functools
 import re
 from decimal import Decimal
 from typing import Final, Literal
@@ -25,6 +26,7 @@ _REFERENCE: Final = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=1024)
 def is_reference(owner: str) -> bool:
     """``PractitionerRole/psy1`` is a FHIR reference that may own a Task; ``duty-psychiatrist`` is a role's name."""
     return _REFERENCE.fullmatch(owner) is not None
@@ -49,8 +51,14 @@ def giga_per_litre(per_mm3: Decimal) -> Decimal:
     >>> giga_per_litre(Decimal("840"))
     Decimal('0.84')
     """
+    # By its digits, not by its value: one with too many of them is refused, whatever it equals.
+    return _thousandth(str(per_mm3))
+
+
+@functools.lru_cache(maxsize=1024)
+def _thousandth(number: str) -> Decimal:
     # Scaling moves the exponent only, but works in the context's precision: bound the digits first.
-    return plain(plain(per_mm3).scaleb(-3))
+    return plain(plain(Decimal(number)).scaleb(-3))
 
 
 def letter(alert: Alert, anc: AbsoluteNeutrophilCount) -> Literal["LL", "L", "N"] | None:

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from emitters.counts import UCUM_UNIT, giga_per_litre, letter
-from emitters.fhir_tasks import StandingTask, Targets, task_entries
+from emitters.fhir_tasks import StandingTask, Targets, latest, task_entries
 from emitters.fhir_terms import (
     BASE,
     FhirProfile,
@@ -24,10 +24,9 @@ from emitters.fhir_terms import (
     fhir_id,
     identifier,
     instant,
-    query,
+    own_query,
     quoted,
     reference,
-    urn,
 )
 from rules.model import (
     AbsoluteNeutrophilCount,
@@ -54,20 +53,35 @@ _ABSENT: Final = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 _HTEST: Final = coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", "HTEST")
 _EXTENSION: Final = "http://hl7.org/fhir/StructureDefinition"
 
+_FLAG_CATEGORIES: Final = [concept(coding(_FLAG_CATEGORY, code)) for code in ("drug", "safety")]
 _FLAG_PRIORITY: Final = {
-    AlertLevel.CRITICAL: "PH",
-    AlertLevel.RED: "PH",
-    AlertLevel.AMBER: "PM",
-    AlertLevel.INFO: "PL",
-    AlertLevel.NONE: "PN",
+    level: {
+        "url": f"{_EXTENSION}/flag-priority",
+        "valueCodeableConcept": concept(coding("http://hl7.org/fhir/flag-priority-code", code)),
+    }
+    for level, code in (
+        (AlertLevel.CRITICAL, "PH"),
+        (AlertLevel.RED, "PH"),
+        (AlertLevel.AMBER, "PM"),
+        (AlertLevel.INFO, "PL"),
+        (AlertLevel.NONE, "PN"),
+    )
 }
-_FLAG_DISPLAY: Final = {
-    AlertFamily.STOP: "Neutrophils below the stop threshold",
-    AlertFamily.MILD: "Mild neutropenia",
-    AlertFamily.START: "Neutrophils before the start of treatment",
-    AlertFamily.SCHEDULE: "Changed neutrophil monitoring schedule",
-    AlertFamily.OVERDUE: "Neutrophil count overdue",
+_FLAG_CODE: Final = {
+    family: coding("anc-alert", family.value, display)
+    for family, display in (
+        (AlertFamily.STOP, "Neutrophils below the stop threshold"),
+        (AlertFamily.MILD, "Mild neutropenia"),
+        (AlertFamily.START, "Neutrophils before the start of treatment"),
+        (AlertFamily.SCHEDULE, "Changed neutrophil monitoring schedule"),
+        (AlertFamily.OVERDUE, "Neutrophil count overdue"),
+    )
 }
+_LETTERS: Final = {mark: concept(coding(_INTERPRETATION, mark)) for mark in ("LL", "L", "N")}
+_ACTIVITIES: Final = {code: concept(coding(_OPERATION, code)) for code in ("CREATE", "UPDATE", "NULLIFY")}
+_ASSEMBLER: Final = concept(coding(_PARTICIPANT, "assembler"))
+_LABORATORIES: Final = concept(_LABORATORY)
+_FILLER: Final = concept(coding(_V2_0203, "FILL"))
 
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
@@ -87,32 +101,40 @@ def transaction(
     """One Bundle of type transaction for this notification.
 
     ``standing``: the Tasks of this alert on the server, oldest first; needed after revision 1. ``patient_reference``
-    may be None for REVIEW alerts only, whose patient could not be read. Raises ValueError for an alert that cannot be
-    said in FHIR.
+    may be None for REVIEW alerts only, whose patient could not be read. To be read only: its constant parts are shared.
+    Raises ValueError for an alert that cannot be said in FHIR.
     """
     if patient_reference is None and alert.family is not AlertFamily.REVIEW:
         raise ValueError("only a REVIEW alert can go out without a patient")
-    device = urn("Device", settings.engine_id)
+    raised, updated = instant(alert.raised_at), instant(alert.updated_at)
     entries = [device_entry(settings)]
+    device = entries[0]["fullUrl"]
     observation = None
     # An Observation about nobody would be read as about somebody.
     if alert.result is not None and patient_reference is not None:
         key = _result_key(alert, alert.result)
-        observation = urn("Observation", key)
-        body = _observation(alert, alert.result, key, patient_reference, device)
+        body = _observation(alert, alert.result, patient_reference, device)
         entries.append(_owned("Observation", "anc-result", key, body, alert, settings))
+        observation = entries[-1]["fullUrl"]
     flag = None
     # What could not be judged has no Flag: a Flag would say something about the patient.
     if alert.family is not AlertFamily.REVIEW and patient_reference is not None:
-        flag = urn("Flag", alert.id)
-        body = _flag(alert, patient_reference, device, observation)
+        body = _flag(alert, patient_reference, device, observation, raised, updated)
         entries.append(_owned("Flag", "alert", alert.id, body, alert, settings))
-    to = Targets(device=device, flag=flag, observation=observation, patient=patient_reference)
+        flag = entries[-1]["fullUrl"]
+    to = Targets(
+        device=device,
+        flag=flag,
+        observation=observation,
+        patient=patient_reference,
+        raised=raised,
+        updated=updated,
+    )
     tasks, named = task_entries(alert, to, settings, standing)
     entries += tasks
     targets = [target for target in (flag, observation, *named) if target is not None]
     if targets:
-        entries.append(_provenance(alert, targets, device, observation, settings))
+        entries.append(_provenance(alert, targets, to, settings))
     return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
 
 
@@ -120,7 +142,7 @@ def device_entry(settings: FhirProfile) -> Resource:
     """The engine itself, as author and assembler. Conditional, so that it is made once and never written again."""
     own = identifier("engine", settings.engine_id)
     return {
-        "fullUrl": urn("Device", settings.engine_id),
+        "fullUrl": f"urn:uuid:{fhir_id('Device', settings.engine_id)}",
         "resource": {
             "resourceType": "Device",
             "identifier": [own],
@@ -128,7 +150,7 @@ def device_entry(settings: FhirProfile) -> Resource:
             "deviceName": [{"name": settings.engine_name, "type": "user-friendly-name"}],
             "version": [{"value": settings.engine_version}],
         },
-        "request": {"method": "POST", "url": "Device", "ifNoneExist": query(own)},
+        "request": {"method": "POST", "url": "Device", "ifNoneExist": own_query("engine", settings.engine_id)},
     }
 
 
@@ -137,31 +159,25 @@ def _owned(kind: str, sid: str, key: str, resource: Resource, alert: Alert, sett
     if not alert.production:
         resource["meta"] = {"security": [_HTEST]}
     resource["identifier"] = [identifier(sid, key)]
+    own = fhir_id(kind, key)
     if settings.update_create:
         # Race-free: no search stands between the server and the write.
-        resource["id"] = fhir_id(kind, key)
-        url = f"{kind}/{resource['id']}"
+        resource["id"] = own
+        url = f"{kind}/{own}"
     else:
-        url = f"{kind}?{query(identifier(sid, key))}"
-    return {"fullUrl": urn(kind, key), "resource": resource, "request": {"method": "PUT", "url": url}}
+        url = f"{kind}?{own_query(sid, key)}"
+    return {"fullUrl": f"urn:uuid:{own}", "resource": resource, "request": {"method": "PUT", "url": url}}
 
 
-def _flag(alert: Alert, patient: str, device: str, observation: str | None) -> Resource:
-    local = coding("anc-alert", alert.family.value, _FLAG_DISPLAY[alert.family])
+def _flag(alert: Alert, patient: str, device: str, observation: str | None, raised: str, updated: str) -> Resource:
+    local = _FLAG_CODE[alert.family]
     neutropenia = alert.family in (AlertFamily.STOP, AlertFamily.MILD)
-    period = {"start": instant(alert.raised_at)}
+    period = {"start": raised}
     status = "active"
     if alert.kind is AlertKind.WITHDRAWN:
         status = "entered-in-error" if alert.reason == "entered-in-error" else "inactive"
-        period["end"] = instant(max(alert.raised_at, alert.updated_at))
-    extensions: list[Resource] = [
-        {
-            "url": f"{_EXTENSION}/flag-priority",
-            "valueCodeableConcept": concept(
-                coding("http://hl7.org/fhir/flag-priority-code", _FLAG_PRIORITY[alert.level])
-            ),
-        }
-    ]
+        period["end"] = latest(alert, raised, updated)
+    extensions: list[Resource] = [_FLAG_PRIORITY[alert.level]]
     if observation is not None:
         extensions.append({"url": f"{_EXTENSION}/flag-detail", "valueReference": reference(observation)})
     return {
@@ -169,7 +185,7 @@ def _flag(alert: Alert, patient: str, device: str, observation: str | None) -> R
         "language": alert.language,
         "extension": extensions,
         "status": status,
-        "category": [concept(coding(_FLAG_CATEGORY, "drug")), concept(coding(_FLAG_CATEGORY, "safety"))],
+        "category": _FLAG_CATEGORIES,
         "code": concept(local, *((_NEUTROPENIA,) if neutropenia else ()), text=alert.title),
         "subject": reference(patient),
         "period": period,
@@ -183,12 +199,12 @@ def _result_key(alert: Alert, result: LabResult) -> str:
     return fhir_id("result", f"{alert.subject.register_id}|{result.key or f'{alert.id}|{result.collected_at}'}")
 
 
-def _observation(alert: Alert, result: LabResult, key: str, patient: str, device: str) -> Resource:
+def _observation(alert: Alert, result: LabResult, patient: str, device: str) -> Resource:
     """The count as it was judged: ours, normalised, pointing to the laboratory's by its order number."""
     observation: Resource = {
         "resourceType": "Observation",
         "status": result.status.value,
-        "category": [concept(_LABORATORY)],
+        "category": [_LABORATORIES],
         "code": _codes(result),
         "subject": reference(patient),
     }
@@ -222,7 +238,7 @@ def _measured(alert: Alert, anc: AbsoluteNeutrophilCount) -> Resource:
     measured: Resource = {"valueQuantity": quantity}
     mark = letter(alert, anc)
     if mark is not None:
-        measured["interpretation"] = [concept(coding(_INTERPRETATION, mark))]
+        measured["interpretation"] = [_LETTERS[mark]]
     if anc.derived:
         worst = f"; at worst {giga_per_litre(anc.lower_bound)} {UCUM_UNIT}" if anc.lower_bound is not None else ""
         measured["method"] = {"text": f"Computed from leukocytes and the neutrophil fraction{worst}"}
@@ -255,7 +271,7 @@ def _laboratory_order(result: LabResult) -> Resource | None:
     if not result.order.filler:
         return None
     value, namespace, oid, kind = [*result.order.filler.split("^"), "", "", ""][:4]
-    found: Resource = {"type": concept(coding(_V2_0203, "FILL")), "value": value or result.order.filler}
+    found: Resource = {"type": _FILLER, "value": value or result.order.filler}
     if oid and kind == "ISO":
         found["system"] = f"urn:oid:{oid}"
     elif namespace:
@@ -263,9 +279,7 @@ def _laboratory_order(result: LabResult) -> Resource | None:
     return found
 
 
-def _provenance(
-    alert: Alert, targets: list[str], device: str, observation: str | None, settings: FhirProfile
-) -> Resource:
+def _provenance(alert: Alert, targets: list[str], to: Targets, settings: FhirProfile) -> Resource:
     """Who made this notification, of what, by which rule.
 
     R4 Provenance has no identifier. Where ids are ours a retry writes the same one over; elsewhere a retry after a lost
@@ -275,18 +289,19 @@ def _provenance(
     entities: list[Resource] = []
     if alert.source:
         entities.append({"role": "source", "what": {"identifier": identifier("lab-message", alert.source)}})
-    if observation is not None:
-        entities.append({"role": "source", "what": reference(observation)})
+    if to.observation is not None:
+        entities.append({"role": "source", "what": reference(to.observation)})
+    activity = _activity(alert)
     if alert.kind is not AlertKind.RAISED:
-        role = "removal" if _activity(alert) == "NULLIFY" else "revision"
+        role = "removal" if activity == "NULLIFY" else "revision"
         entities.append({"role": role, "what": {"identifier": identifier("alert", alert.id)}})
     provenance: Resource = {
         "resourceType": "Provenance",
         "target": [reference(target) for target in targets],
-        "occurredDateTime": instant(alert.updated_at),
-        "recorded": instant(alert.updated_at),
-        "activity": concept(coding(_OPERATION, _activity(alert))),
-        "agent": [{"type": concept(coding(_PARTICIPANT, "assembler")), "who": reference(device)}],
+        "occurredDateTime": to.updated,
+        "recorded": to.updated,
+        "activity": _ACTIVITIES[activity],
+        "agent": [{"type": _ASSEMBLER, "who": reference(to.device)}],
     }
     if entities:
         provenance["entity"] = entities
@@ -294,11 +309,12 @@ def _provenance(
         protocol, _, version = alert.assessment.protocol.partition("@")
         path = "/".join(quoted(part) for part in (protocol, version, alert.assessment.rule) if part)
         provenance["policy"] = [f"{BASE}/rules/{path}"]
+    own = fhir_id("Provenance", key)
     request = {"method": "POST", "url": "Provenance"}
     if settings.update_create:
-        provenance["id"] = fhir_id("Provenance", key)
-        request = {"method": "PUT", "url": f"Provenance/{provenance['id']}"}
-    return {"fullUrl": urn("Provenance", key), "resource": provenance, "request": request}
+        provenance["id"] = own
+        request = {"method": "PUT", "url": f"Provenance/{own}"}
+    return {"fullUrl": f"urn:uuid:{own}", "resource": provenance, "request": request}
 
 
 def _activity(alert: Alert) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
+import msgspec
+
 from emitters.fhir_terms import Resource
 from emitters.sink import Delivered, Refused, TryAgain
 
@@ -24,6 +26,8 @@ AUTH_PAUSE_S: Final = 60.0
 _LONGEST_PAUSE_S: Final = 3600.0
 _TRANSIENT: Final = frozenset({408, 409, 421, 423, 425, 429})
 _CODE: Final = re.compile(r"[a-z][a-z-]{0,39}")
+_STATUS: Final = re.compile(r"[1-5]\d\d")
+_PLACE: Final = re.compile(r"(?:Flag|Task)/[A-Za-z0-9.\-]{1,64}")
 
 
 def failed(status: int, headers: Mapping[str, str], body: bytes) -> TryAgain | Refused:
@@ -76,10 +80,15 @@ def read_transaction_response(body: bytes, entries: int) -> Delivered | TryAgain
 
 def read_json(body: bytes) -> Resource | None:
     """A JSON object with exact decimals, or None."""
+    value: object
     try:
-        value = json.loads(body, parse_float=_decimal, parse_constant=_no_constant)
+        value = _decoder.decode(body)
     except (ValueError, RecursionError):
-        return None
+        # The standard library reads some that the fast one refuses (UTF-16, lone surrogates): it has the last word.
+        try:
+            value = json.loads(body, parse_float=_decimal, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            return None
     return value if isinstance(value, dict) else None
 
 
@@ -91,6 +100,9 @@ def _decimal(text: str) -> Decimal:
     return number
 
 
+_decoder: Final = msgspec.json.Decoder(float_hook=_decimal)
+
+
 def _no_constant(text: str) -> Decimal:
     raise ValueError(f"{text} is not JSON")
 
@@ -99,14 +111,14 @@ def _entry_status(answer: object) -> int | None:
     response = answer.get("response") if isinstance(answer, dict) else None
     status = response.get("status") if isinstance(response, dict) else None
     head = status[:3] if isinstance(status, str) else ""
-    return int(head) if re.fullmatch(r"[1-5]\d\d", head) else None
+    return int(head) if _STATUS.fullmatch(head) else None
 
 
 def _location(answer: object) -> str:
     """``Task/17`` of a location; the server's own id, which people look up."""
     response = answer.get("response") if isinstance(answer, dict) else None
     location = response.get("location") if isinstance(response, dict) else None
-    found = re.search(r"(?:Flag|Task)/[A-Za-z0-9.\-]{1,64}", location) if isinstance(location, str) else None
+    found = _PLACE.search(location) if isinstance(location, str) else None
     return found[0] if found else ""
 
 

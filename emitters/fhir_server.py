@@ -31,6 +31,8 @@ __all__ = ["FhirServer", "FhirServerSettings"]
 _FHIR_JSON: Final = "application/fhir+json"
 _BODY_LIMIT: Final = 4 << 20
 _REREADS: Final = 3
+_BODY_HEADERS: Final[Mapping[str, str]] = {"content-type": _FHIR_JSON, "prefer": "return=minimal"}
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,21 +208,17 @@ class FhirServer:
         self, method: str, url: str, body: bytes | None = None, extra: Mapping[str, str] | None = None
     ) -> tuple[int, Mapping[str, str], bytes]:
         """One bounded exchange: status, headers, body. Raises _Failed for what never became an answer."""
-        headers = {} if body is None else {"content-type": _FHIR_JSON, "prefer": "return=minimal"}
-        headers.update(extra or {})
+        headers = _NO_HEADERS if body is None else _BODY_HEADERS
+        if extra is not None:
+            headers = {**headers, **extra}
         if self._settings.authorization is not None:
-            headers["authorization"] = await self._settings.authorization()
+            headers = {**headers, "authorization": await self._settings.authorization()}
         try:
             # The address is encoded already: the client must not take a percent sign for one of its own.
             async with self._session().request(
                 method, URL(url, encoded=True), data=body, headers=headers, allow_redirects=False
             ) as response:
-                received = bytearray()
-                async for chunk in response.content.iter_any():
-                    received += chunk
-                    if len(received) > _BODY_LIMIT:
-                        raise _Failed(TryAgain("an answer without end"))
-                return response.status, response.headers, bytes(received)
+                return response.status, response.headers, await _body(response.content)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise _Failed(TryAgain("no connection", down=True)) from None
         except TimeoutError:
@@ -248,6 +246,20 @@ class FhirServer:
                 auto_decompress=False,
             )
         return self._client
+
+
+async def _body(content: aiohttp.StreamReader) -> bytes:
+    """The whole body, within the limit. Most answers are short and came with their head: they are read in one go."""
+    first = await content.readany()
+    if content.at_eof() and content.exception() is None and len(first) <= _BODY_LIMIT:
+        return first
+    received = bytearray(first)
+    while len(received) <= _BODY_LIMIT:
+        chunk = await content.readany()
+        if not chunk:
+            return bytes(received)
+        received += chunk
+    raise _Failed(TryAgain("an answer without end"))
 
 
 def _key(alert: Alert) -> tuple[str, ...]:

@@ -23,13 +23,14 @@ from emitters.fhir_terms import (
     concept,
     identifier,
     instant,
+    own_query,
     query,
     reference,
     urn,
 )
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel
 
-__all__ = ["StandingTask", "Targets", "carried_revision", "task_entries", "task_identifiers", "task_search"]
+__all__ = ["StandingTask", "Targets", "carried_revision", "latest", "task_entries", "task_identifiers", "task_search"]
 
 _UNANSWERED: Final = frozenset({"draft", "requested", "received", "ready"})
 _CLOSED: Final = frozenset({"completed", "rejected", "cancelled", "failed", "entered-in-error"})
@@ -47,6 +48,14 @@ _ACK_STOP: Final = coding("anc-task", "ACK-STOP", "Acknowledge stop alert and de
 _NEXT_ANC: Final = coding("anc-task", "NEXT-ANC", "Obtain the next neutrophil count")
 _REVIEW_RESULT: Final = coding("anc-task", "REVIEW-RESULT", "Review a result that could not be judged")
 _REVIEW_DECISION: Final = coding("anc-task", "REVIEW-DECISION", "Review a decision whose alert was withdrawn")
+_HTEST: Final = coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", "HTEST")
+_STATES: Final = {
+    state: concept(coding("anc-task-state", state)) for state in ("AWAITING-ACK", "DUE", "OVERDUE", "WITHDRAWN")
+}
+_INPUTS: Final = {
+    code: concept(coding("anc-task-io", code))
+    for code in ("revision", "alert", "evaluated-result", "rule", "lab-message", "place-in-message")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,14 @@ class Targets:
     flag: str | None
     observation: str | None
     patient: str | None
+    raised: str
+    """The alert's times as instants, since every resource says them."""
+    updated: str
+
+
+def latest(alert: Alert, raised: str, updated: str) -> str:
+    """The later of the alert's times, which are given as instants: a clock may have been set back between them."""
+    return updated if alert.updated_at > alert.raised_at else raised
 
 
 def task_identifiers(alert: Alert) -> list[Resource]:
@@ -84,7 +101,7 @@ def task_entries(
     alert: Alert, to: Targets, settings: FhirProfile, standing: Sequence[StandingTask]
 ) -> tuple[list[Resource], list[str]]:
     """The Task entries of this notification, and the references that its Provenance names."""
-    if any(carried_revision(task.resource) >= alert.revision for task in standing):
+    if standing and any(carried_revision(task.resource) >= alert.revision for task in standing):
         # Sent before, and perhaps answered since: nothing of it is ours to write again.
         return [], [f"Task/{task.resource['id']}" for task in standing if "id" in task.resource]
     if alert.kind is AlertKind.WITHDRAWN:
@@ -135,7 +152,7 @@ def _create(key: str, task: Resource) -> Resource:
     return {
         "fullUrl": urn("Task", key),
         "resource": task,
-        "request": {"method": "POST", "url": "Task", "ifNoneExist": query(identifier("task", key))},
+        "request": {"method": "POST", "url": "Task", "ifNoneExist": own_query("task", key)},
     }
 
 
@@ -149,17 +166,17 @@ def _rewrite(task: Resource, version: str) -> Resource:
 
 def _task(alert: Alert, to: Targets, settings: FhirProfile, key: str, standing: Sequence[StandingTask]) -> Resource:
     withdrawn = alert.kind is AlertKind.WITHDRAWN
-    authored = alert.updated_at if standing else alert.raised_at
+    authored = to.updated if standing else to.raised
     code, state, intent = _kind(alert)
     task: Resource = {"resourceType": "Task", "language": alert.language}
     if not alert.production:
-        task["meta"] = {"security": [coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", "HTEST")]}
+        task["meta"] = {"security": [_HTEST]}
     task["identifier"] = [identifier("task", key)]
     task["groupIdentifier"] = identifier("alert", alert.id)
     if standing and "id" in standing[0].resource:
         task["partOf"] = [reference(f"Task/{standing[0].resource['id']}")]
     task["status"] = "requested"
-    task["businessStatus"] = concept(coding("anc-task-state", state))
+    task["businessStatus"] = _STATES[state]
     task["intent"] = intent
     task["priority"] = _PRIORITY[alert.level]
     focus = to.observation if alert.family is AlertFamily.REVIEW else to.flag
@@ -172,8 +189,8 @@ def _task(alert: Alert, to: Targets, settings: FhirProfile, key: str, standing: 
         task["focus"] = reference(focus)
     if to.patient is not None:
         task["for"] = reference(to.patient)
-    task["authoredOn"] = instant(authored)
-    task["lastModified"] = instant(max(authored, alert.updated_at))
+    task["authoredOn"] = authored
+    task["lastModified"] = authored if standing else latest(alert, to.raised, to.updated)
     task["requester"] = reference(to.device)
     task.update(_owner(alert, settings))
     if alert.reason:
@@ -243,7 +260,7 @@ def _inputs(alert: Alert, to: Targets) -> list[Resource]:
 
 
 def _input(code: str, choice: str, value: object) -> Resource:
-    return {"type": concept(coding("anc-task-io", code)), choice: value}
+    return {"type": _INPUTS[code], choice: value}
 
 
 def _noted(task: Resource, alert: Alert) -> Resource:
@@ -288,5 +305,5 @@ def _taken_back(task: Resource, alert: Alert) -> Resource:
     back["status"] = "entered-in-error" if mistaken else "cancelled"
     code = "RESULT-ENTERED-IN-ERROR" if mistaken else "RESULT-CORRECTED"
     back["statusReason"] = concept(coding("anc-status-reason", code), text=alert.title)
-    back["businessStatus"] = concept(coding("anc-task-state", "WITHDRAWN"))
+    back["businessStatus"] = _STATES["WITHDRAWN"]
     return back

@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from rules.model import AlertLevel
+from rules.named_ids import namer
 
 __all__ = [
     "BASE",
@@ -22,6 +23,7 @@ __all__ = [
     "fhir_id",
     "identifier",
     "instant",
+    "own_query",
     "query",
     "quoted",
     "reference",
@@ -32,7 +34,7 @@ Resource = dict[str, Any]
 
 BASE: Final = "https://neutroflag.org/fhir"
 TYPES: Final = ("Device", "Flag", "Observation", "Provenance", "Task")
-_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, BASE)
+_named: Final = namer(uuid.uuid5(uuid.NAMESPACE_URL, BASE))
 
 _ANSWER_WITHIN_MIN: Final[Mapping[str, int]] = {"critical": 60, "red": 4 * 60, "amber": 72 * 60}
 
@@ -61,7 +63,7 @@ class FhirProfile:
 @functools.lru_cache(maxsize=4096)
 def fhir_id(kind: str, key: str) -> str:
     """The id of the resource of type ``kind`` for this business key: the same for ever, and it tells nothing."""
-    return str(uuid.uuid5(_NAMESPACE, f"{kind}|{key}"))
+    return _named(f"{kind}|{key}")
 
 
 def urn(kind: str, key: str) -> str:
@@ -76,6 +78,11 @@ def identifier(kind: str, value: str) -> Resource:
 def quoted(part: str) -> str:
     """Percent-encoded, the slash too: for system URIs, protocol and rule names, which are few."""
     return quote(part, safe="")
+
+
+def own_query(kind: str, value: str) -> str:
+    """``query`` of one ``identifier(kind, value)``."""
+    return "identifier=" + _token(f"{BASE}/sid/{kind}", value)
 
 
 def query(*identifiers: Resource) -> str:
@@ -117,4 +124,4 @@ def instant(at: datetime) -> str:
     """An aware time as FHIR writes it, to the millisecond at most."""
     if at.tzinfo is None:
         raise ValueError("a FHIR instant needs an offset")
-    return at.isoformat(timespec="milliseconds" if at.microsecond else "seconds")
+    return at.isoformat(timespec="milliseconds") if at.microsecond else at.isoformat()

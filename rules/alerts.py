@@ -13,6 +13,7 @@ from decimal import Decimal
 from rules.actions import ACTIONS
 from rules.explain import plain
 from rules.model import AlertFamily, AlertLevel, Assessment, LabResult
+from rules.named_ids import namer
 from rules.wording import WORDS, Words
 
 __all__ = ["NAMESPACE", "AlertDraft", "alert_id", "alerts_for", "review_alert"]
@@ -21,6 +22,7 @@ NAMESPACE = uuid.UUID("5f0a3c1e-6d0b-5f7e-9a3b-0c9d6c1f2a75")
 """Of every alert id; changing it would make every open alert a new one."""
 
 _PER_GIGA = Decimal(1000)
+_named = namer(NAMESPACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class AlertDraft:
 def alert_id(register_id: str, family: AlertFamily, episode: date | str) -> str:
     """uuid5 of the register id, the family and the episode: one alert for all counts of an episode."""
     key = episode if isinstance(episode, str) else episode.isoformat()
-    return str(uuid.uuid5(NAMESPACE, f"{register_id}|{family.value}|{key}"))
+    return _named(f"{register_id}|{family.value}|{key}")
 
 
 def alerts_for(

@@ -52,8 +52,8 @@ def explain(
         fr.append(f"PNN {value}/mm3{comparison} ({names[0]})")
         en.append(f"ANC {value}/mm3{comparison} ({names[1]})")
     if chart.place is Place.UNDER:
-        days = chart.clock.treated_days(chart.as_of)
-        lost = chart.clock.lost_days
+        clock = chart.clock
+        days, lost = clock.treated_days(chart.as_of), clock.lost_days
         fr.append(f"jour {days} de traitement" + (f", {lost} jours d'interruption déduits" if lost else ""))
         en.append(f"day {days} of treatment" + (f", {lost} days of interruption subtracted" if lost else ""))
     elif chart.place is Place.AFTER and chart.stop is not None:
@@ -64,12 +64,14 @@ def explain(
         fr.append(f"retard de {late_days} jour{'s' if late_days > 1 else ''}")
         en.append(f"{late_days} day{'s' if late_days > 1 else ''} late")
     if next_due is not None:
-        how = f" ({chart.as_of} + {_days(interval)})" if interval is not None else ""
-        fr.append(f"prochaine numération au plus tard le {next_due}" + _french(how))
-        en.append(f"next count by {next_due}{how}")
+        by = next_due.isoformat()
+        how = f" ({chart.as_of.isoformat()} + {_days(interval)})" if interval is not None else ""
+        fr.append(f"prochaine numération au plus tard le {by}{_french(how)}")
+        en.append(f"next count by {by}{how}")
     if recheck_by is not None:
-        fr.append(f"contrôle conseillé au plus tard le {recheck_by}")
-        en.append(f"recheck advised by {recheck_by}")
+        by = recheck_by.isoformat()
+        fr.append(f"contrôle conseillé au plus tard le {by}")
+        en.append(f"recheck advised by {by}")
     return (("fr", " ; ".join(fr)), ("en", "; ".join(en)))
 
 

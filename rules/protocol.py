@@ -283,16 +283,22 @@ class MonitoringProtocol:
         return f"{self.id}@{self.version}"
 
     def bands_of(self, population: Population) -> tuple[Range, ...]:
-        return next(bands for name, bands in self.bands if name is population)
+        for name, bands in self.bands:
+            if name is population:
+                return bands
+        raise KeyError(population)
 
     def initiation_of(self, population: Population) -> Initiation:
-        return next(rule for rule in self.initiations if rule.population is population)
+        for rule in self.initiations:
+            if rule.population is population:
+                return rule
+        raise KeyError(population)
 
 
 def band_of(bands: tuple[Range, ...], per_mm3: Decimal, just_below: bool = False) -> Range:
     """The one band of ``bands`` (from ``bands_of``) that holds the count. Raises ValueError for a negative count."""
     for band in bands:
-        if band.holds(per_mm3, just_below):
+        if (band.high is None or per_mm3 <= band.high) and band.holds(per_mm3, just_below):
             return band
     # "<0": there is nothing below the lowest band, and it is the worst one.
     if per_mm3 == 0 and just_below:

@@ -27,13 +27,11 @@ class Span:
     @property
     def days(self) -> int:
         """Length in days; only of spans that have one. Raises ValueError for hours and years."""
-        match self.unit:
-            case "day":
-                return self.count
-            case "week":
-                return 7 * self.count
-            case _:
-                raise ValueError(f"{self} is not a whole number of days")
+        if self.unit == "week":
+            return 7 * self.count
+        if self.unit == "day":
+            return self.count
+        raise ValueError(f"{self} is not a whole number of days")
 
     @property
     def length(self) -> timedelta:
@@ -69,6 +67,8 @@ def anniversary(day: date, span: Span, lost_days: int = 0) -> date:
     """
     if span.unit != "year":
         return day + timedelta(days=span.days + lost_days)
+    if not lost_days:
+        return _years_later(day, span.count)
     lost = timedelta(days=lost_days)
     return max(_years_later(day, span.count) + lost, _years_later(day + lost, span.count))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields
 from datetime import date
 from decimal import Decimal
+from operator import attrgetter
 
 from rules.course import Chart, Place
 from rules.explain import explain
@@ -23,6 +24,10 @@ __all__ = [
     "risk_remarks",
     "verdict",
 ]
+
+
+_FIELDS = tuple(one.name for one in fields(Assessment))
+_values = attrgetter(*_FIELDS)
 
 
 def verdict(
@@ -97,12 +102,12 @@ def contraindicated(chart: Chart, count: Count | None) -> Assessment:
 
 def merged(found: Assessment, remarks: tuple[str, ...] = (), readings: tuple[str, ...] = ()) -> Assessment:
     """``found`` with more remarks and readings, each once."""
-    return replace(
-        found,
-        remarks=tuple(dict.fromkeys((*found.remarks, *remarks))),
-        readings=tuple(dict.fromkeys((*found.readings, *readings))),
-        no_reexposure=found.no_reexposure or "no-reexposure" in remarks,
-    )
+    # What dataclasses.replace does, at half its price.
+    changed = dict(zip(_FIELDS, _values(found), strict=True))
+    changed["remarks"] = tuple(dict.fromkeys((*found.remarks, *remarks)))
+    changed["readings"] = tuple(dict.fromkeys((*found.readings, *readings)))
+    changed["no_reexposure"] = found.no_reexposure or "no-reexposure" in remarks
+    return Assessment(**changed)
 
 
 def highest(*levels: AlertLevel) -> AlertLevel:

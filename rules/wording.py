@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import date
 
@@ -31,7 +32,12 @@ class Words:
     remarks: dict[str, str]
 
     def date(self, day: date) -> str:
-        return day.strftime(self.date_format)
+        return _date(day, self.date_format)
+
+
+@functools.lru_cache(maxsize=4096)
+def _date(day: date, date_format: str) -> str:
+    return day.strftime(date_format)
 
 
 WORDS: dict[str, Words] = {

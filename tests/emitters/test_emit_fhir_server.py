@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from decimal import Decimal
 
 import httpx2
 import pytest
@@ -381,6 +382,23 @@ def test_json_is_read_with_exact_numbers_or_not_at_all():
     assert read_json(b'{"v":1e99999999}') is None
     assert read_json(b'{"v":NaN}') is None
     assert read_json(b"[1]") is None
+
+
+@pytest.mark.parametrize("body", [
+    b'{"v":123456789012345678901234567890}', b'{"v":-0.0,"w":-0,"x":1E5}', b'{"a":"\\ud800"}', b'\xef\xbb\xbf{"a":1}',
+    '{"a":"é"}'.encode("utf-16"), b'{"a":1,"a":2}', b'{"a":"\xed\xa0\x80"}',
+])  # fmt: skip
+def test_all_that_the_standard_library_reads_is_read_the_same(body):
+    assert repr(read_json(body)) == repr(json.loads(body, parse_float=Decimal))
+
+
+@pytest.mark.parametrize(("size", "expected"), [(300_000, "ambiguous"), (5 << 20, "an answer without end")])
+async def test_an_answer_is_read_to_its_end_and_never_without_end(ehr, sink, make, size, expected):
+    await send(sink, make.alert())
+    ehr.http_faults.append(HttpFault(status=200, body=b" " * size))
+    answer = await send(sink, make.alert())
+    assert isinstance(answer, TryAgain)
+    assert expected in answer.why
 
 
 async def test_the_simulated_server_is_strict_enough_to_contradict_us(ehr):

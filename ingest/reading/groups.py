@@ -90,23 +90,20 @@ def groups_of(message: Message, ledger: list[LedgerEntry]) -> list[Group]:
     """The groups that hold something to read; every OBX that is in none of them is entered in ``ledger``."""
     sep = message.separators.field
     walk = _Walk(message, ledger)
-    dull = walk.seen.dull
+    find, enter = walk.seen.dull.get, ledger.append
     blocks = iter(message.blocks)
     walk.surroundings(next(blocks), 0, 0)
     number, prior = 0, walk.prior
     for number, block in enumerate(blocks, 1):
-        line, behind = block, ""
-        if "\r" in block:
-            line, _, behind = block.partition("\r")
+        line, behind = (block, "") if "\r" not in block else block.split("\r", 1)
         parts = line.split(sep, 4)
-        entries = dull.get(parts[3]) if len(parts) > 3 else None
-        kept = 0
-        if entries is None or number >= _SHARED or prior or parts[2] in ("ED", "RP"):
-            kept = walk.observation(f"OBX{line}", number, parts)
+        row = 0
+        if prior or len(parts) < 4 or not (entries := find(parts[3])) or number >= _SHARED or parts[2] in ("ED", "RP"):
+            row = walk.observation(f"OBX{line}", number, parts)
         else:
-            ledger.append(entries[number])
+            enter(entries[number])
         if behind:
-            walk.surroundings(behind, number, kept)
+            walk.surroundings(behind, number, row)
             prior = walk.prior
     return list(walk.ended(number))
 

@@ -47,8 +47,7 @@ class Row:
     """Rows of equal group come from one specimen."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
+class Measure(NamedTuple):
     """``value``: cells per mm3, or parts of one; None when withdrawn. ``step`` is the smallest step, in the same unit."""
 
     row: Row

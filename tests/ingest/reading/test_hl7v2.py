@@ -183,3 +183,11 @@ def test_a_lonely_broken_message_in_a_batch_does_not_cost_the_others() -> None:
     good = "\r".join([MSH, PID, OBR, ANC])
     readings = read_file(("MSH|&&&&|x\rPID|1\r" + good).encode())
     assert [r.disposition for r in readings] == ["set_aside", "results"]
+
+
+def test_what_was_read_before_changes_no_reading() -> None:
+    # The second PID leaves the order without an OBX.
+    segments = (MSH, "PID|1||77^^^CHX^PI", OBR, PID, "OBX|1|NM|2345-7^Glucose^LN||5.1|mmol/L|||||F")
+    first = read(*segments)
+    assert [i.value for i in first.identifiers] == ["77"]
+    assert read(*segments) == first

@@ -197,6 +197,9 @@ class _Walk:
             self.groups.append(self.group)
 
     def _open(self, group: Group, number: int) -> None:
+        if not self.groups and self.group.observations:
+            # OBX before any PID or OBR: nobody's, and not to be lost for that.
+            self.groups.append(self.group)
         self.group, self.began = group, number
         self.groups.append(group)
 

@@ -191,3 +191,17 @@ def test_what_was_read_before_changes_no_reading() -> None:
     first = read(*segments)
     assert [i.value for i in first.identifiers] == ["77"]
     assert read(*segments) == first
+
+
+def test_a_count_before_any_pid_is_nobodys_and_is_not_lost() -> None:
+    raw = (
+        b"MSH|^~\\&|LIS|LAB|N|H|20261122||ORU^R01|X1|P|2.5\r"
+        b"OBX|1|NM|26499-4^PNN^LN||0.84|G/L|||||F\r"
+        b"PID|1||900001^^^CHX&1.2.3.4.5&ISO^PI\r"
+        b"OBR|1|P|F|58410-2^NFS^LN|||20261122\r"
+    )
+    reading = read_message(raw, format="hl7v2")
+    (result,) = reading.results
+    assert result.identifiers == ()
+    assert "patient-missing" in result.doubts
+    assert [entry.where for entry in reading.ledger] == ["OBX[1]"]

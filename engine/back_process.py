@@ -214,8 +214,6 @@ def _main() -> int:
     from engine.observe import configure
 
     configure()
-    # Judging yields to accepting where both want the processor: a sender waits for its answer.
-    os.nice(2)
     return uvloop.run(_child(socket.socket(fileno=int(sys.argv[1]))))
 
 

@@ -122,7 +122,6 @@ class Worker:
             started = time.perf_counter()
             readings.append(self._read(claim))
             self._meters.stage("read", time.perf_counter() - started)
-            await asyncio.sleep(0)
         pairs = list(zip(claims, readings, strict=True))
         while pairs:
             wanted = {item for _, reading in pairs for item in _identifiers(reading)}

@@ -87,8 +87,8 @@ class Store:
         Raises AlreadyRunning, SchemaOutdated, StoreUnavailable.
         """
         await self._take_lock()
-        # Short: while somebody else writes, the loop has its turns in between (see store.writer).
-        engine = database.writer(self.url, wait_ms=20)
+        # None: the writer waits in its own way, and the loop has its turns in between (see store.writer).
+        engine = database.writer(self.url, wait_ms=0)
         try:
             await asyncio.to_thread(_prepare, database.writer(self.url))
         except SQLAlchemyError as error:

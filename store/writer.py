@@ -27,7 +27,8 @@ T = typing.TypeVar("T")
 
 # A bound on one transaction: large enough that 64 busy connections share it, small enough that its commit stays short.
 _BATCH = 256
-_HELD_RETRY_S = 0.01
+_HELD_TRIES, _HELD_PAUSE_S = 12, 0.00015
+_HELD_RETRY_S = 0.005
 _HELD_LIMIT_S = 5.0
 
 
@@ -197,19 +198,28 @@ def _begun(connection: Connection) -> typing.Iterator[None]:
     if driver is None:
         raise StoreUnavailable("the connection is gone")
     if connection.dialect.name == "sqlite":
-        cursor = driver.cursor()
-        try:
-            cursor.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-                raise _Held from error  # nothing was begun and nothing is broken
-            raise
+        _take_write_lock(driver.cursor())
     try:
         yield
     except BaseException:
         _end(connection, driver.rollback, "rollback")
         raise
     _end(connection, driver.commit, "commit")
+
+
+def _take_write_lock(cursor: typing.Any) -> None:
+    """The other process's commit takes a fraction of a millisecond; SQLite's own waiting sleeps for whole ones."""
+    for left in range(_HELD_TRIES, -1, -1):
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            if not left:
+                raise _Held from error  # nothing was begun and nothing is broken
+            time.sleep(_HELD_PAUSE_S)
+        else:
+            return
 
 
 def _end(connection: Connection, on_driver: Callable[[], None], name: str) -> None:

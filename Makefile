@@ -11,7 +11,8 @@ UV  := $(shell command -v uv 2>/dev/null)
 ifdef UV
 INSTALL = VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet
 else
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Not compiled ahead: of the thousands of FHIR modules a handful is ever imported, and Python compiles those itself.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 endif
 
 .DEFAULT_GOAL := help

@@ -38,7 +38,7 @@ demo: $(VENV)/.runtime ## the main job, live; ARGS=--once runs it to its end and
 	$(BIN)/neutroflag demo $(ARGS)
 
 test: $(VENV)/.dev ## all tests: real sockets, files, HTTP
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## lint, types, layers, protocols
 	$(BIN)/ruff check .

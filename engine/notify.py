@@ -208,9 +208,9 @@ def _news(before: Alert, verdict: Assessment, result: LabResult | None, draft: A
         return False
     if draft.level is not before.level or verdict.action != old.action or verdict.category != old.category:
         return True
-    if draft.level.rank <= AlertLevel.INFO.rank:
-        return False
-    return _count(result) != _count(before.result) or verdict.next_due != old.next_due
+    if verdict.next_due != old.next_due:
+        return True  # a date that is over must not stand in the prescriber's system
+    return draft.level.rank > AlertLevel.INFO.rank and _count(result) != _count(before.result)
 
 
 def _count(result: LabResult | None) -> object:

@@ -44,11 +44,10 @@ class BackProcess:
         self._keeper: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
-        self._up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def start(self) -> None:
+    def start(self) -> None:
+        """Does not wait for the child: messages are taken meanwhile, and ``alive`` tells when it judges."""
         self._keeper = asyncio.create_task(self._keep(), name="back-keeper")
-        await self._up
 
     async def stop(self) -> None:
         self._stopping = True
@@ -65,7 +64,7 @@ class BackProcess:
     @property
     def alive(self) -> bool:
         """Something was heard lately; a child that hangs is as good as none."""
-        return time.monotonic() - self._heard_at < _SILENT_AFTER_S
+        return self._heard_at > 0 and time.monotonic() - self._heard_at < _SILENT_AFTER_S
 
     def destinations(self) -> dict[str, str]:
         return self._destinations
@@ -86,7 +85,6 @@ class BackProcess:
             self._meters.event("back_died", level=40, count=len(deaths))
             if len(deaths) >= _DEATHS:
                 self.failed.set_result("judging process")
-                self._started()
                 return
             await asyncio.sleep(0.2 * len(deaths))
 
@@ -121,13 +119,8 @@ class BackProcess:
             writer.close()
             await self._process.wait()
 
-    def _started(self) -> None:
-        if not self._up.done():
-            self._up.set_result(None)
-
     def _hear(self, report: dict[str, Any]) -> None:
         self._heard_at = time.monotonic()
-        self._started()
         if recorded := report.get("recorded"):
             self._on_recorded(recorded)
         self._destinations = report.get("destinations", self._destinations)

@@ -54,7 +54,7 @@ class Engine:
         await store.open()
         self.store = store
         board = JudgedBoard(store)
-        self._back = await self._open_back(store, board)
+        self._back = self._open_back(store, board)
         self._back.failed.add_done_callback(lambda ended: self._fail(ended.result()))
         try:
             await self._open_doors(store, board)
@@ -62,12 +62,12 @@ class Engine:
             await self.stop()
             raise PortTaken(str(error)) from error
 
-    async def _open_back(self, store: Store, board: JudgedBoard) -> Back | BackProcess:
+    def _open_back(self, store: Store, board: JudgedBoard) -> Back | BackProcess:
         if self.separate:
             from engine.back_process import BackProcess
 
             process = BackProcess(self.settings, self.meters, on_recorded=board.tell)
-            await process.start()
+            process.start()
             store.on_arrivals = process.wake
             return process
         from engine.back import Back

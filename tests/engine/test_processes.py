@@ -18,7 +18,7 @@ from store import AlreadyRunning, Store
 
 
 @pytest.fixture
-async def serving(tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+async def serving(tmp_path: Path, eventually: Any) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """``neutroflag serve`` and its MLLP port."""
     config = tmp_path / "n.toml"
     config.write_text(f'[store]\nurl = "sqlite:///{tmp_path / "n.db"}"\n[mllp]\nport = 0\n[http]\nport = 0\n')
@@ -30,6 +30,7 @@ async def serving(tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Proc
     faces = (await process.stderr.readline()).decode()
     found = re.search(r"mllp://127\.0\.0\.1:(\d+)", faces)
     assert found, faces
+    await eventually(lambda: children(process.pid))
     yield process, int(found[1])
     if process.returncode is None:
         process.terminate()

@@ -93,7 +93,8 @@ def _rows(rows: Iterable[dict[str, Any]], json: bool, columns: tuple[str, ...], 
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*("" if row.get(name) is None else str(row[name]) for name in columns))
-    Console(file=stdout, soft_wrap=True).print(table)
+    # What goes into a pipe is not cut to a screen's width.
+    Console(file=stdout, soft_wrap=True, width=None if stdout.isatty() else 400).print(table)
 
 
 @_guarded
@@ -130,7 +131,10 @@ def messages_show_command(config: Path | None, number: int, json: bool, *, stdou
         return OK
     raw = whole.pop("raw")
     print(jsonlib.dumps(whole, ensure_ascii=False, indent=2), file=stdout)
-    print((raw or "(the body was removed)").replace("\r", "\n"), file=stdout)
+    absent = (
+        f"(the same bytes as message {whole['duplicate_of']})" if whole["duplicate_of"] else "(the body was removed)"
+    )
+    print((raw or absent).replace("\r", "\n"), file=stdout)
     return OK
 
 

@@ -99,8 +99,10 @@ class Meters:
             found = self._children[key] = metric.labels(*labels)
         return found
 
-    def received(self, channel: str, form: str) -> None:
+    def received(self, channel: str, form: str, disposition: str = "") -> None:
         self._child(self._received, channel, form).inc()
+        if disposition:
+            self.disposed(disposition)
 
     def acknowledged(self, channel: str, seconds: float) -> None:
         self._ack.observe(seconds)

@@ -126,7 +126,7 @@ class FhirDoor:
         if stored is None:
             self._meter.noticed(CHANNEL, "store_unavailable")
             return _outcome(503, "transient", "Not stored, please send again", headers={"Retry-After": "5"})
-        self._meter.received(CHANNEL, "fhir")
+        self._meter.received(CHANNEL, "fhir", stored.disposition or ("set_aside" if problem is not None else ""))
         if problem is not None:
             answer = _outcome(problem.status, problem.code, problem.text, problem.expression)
         else:

@@ -65,7 +65,7 @@ class Hl7Door:
             code, error = ("CE" if wanted.enhanced else "AE"), ack.AckError(207, "Not stored, please send again")
             self._meter.noticed(CHANNEL, "store_unavailable")
         else:
-            self._meter.received(CHANNEL, item.format)
+            self._meter.received(CHANNEL, item.format, stored.disposition if stored else "")
         if wanted.enhanced and not wanted.wants_accept(code):
             # One request has one response: with no accept answer asked for, it is the application's.
             code = {"CA": "AA", "CR": "AR", "CE": "AE"}.get(code, code)  # type: ignore[assignment]

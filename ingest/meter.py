@@ -8,8 +8,8 @@ __all__ = ["Judged", "Meter"]
 
 
 class Meter(typing.Protocol):
-    def received(self, channel: str, form: str) -> None:
-        """One message is durable."""
+    def received(self, channel: str, form: str, disposition: str = "") -> None:
+        """One message is durable; its disposition where the door already knows it."""
         ...
 
     def acknowledged(self, channel: str, seconds: float) -> None:

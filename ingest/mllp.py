@@ -216,12 +216,12 @@ class _Connection(asyncio.Protocol):
         meter = self._listener.meter
         wanted = ack.answers(header, has_msa=envelope.is_acknowledgement(piece.raw, header))
         code, error = ack.verdict(header)
-        if isinstance(outcome, BaseException):
+        if not isinstance(outcome, Accepted):
             # Not stored: the sender must keep it and try again (table 0357: 207).
             code, error = ("CE" if wanted.enhanced else "AE"), ack.AckError(207, "Not stored, please send again")
             meter.noticed(CHANNEL, "store_unavailable")
         else:
-            meter.received(CHANNEL, item.format)
+            meter.received(CHANNEL, item.format, outcome.disposition)
         now = datetime.now(UTC)
         if wanted.enhanced:
             if wanted.wants_accept(code):

@@ -82,6 +82,11 @@ class Accepted:
     duplicate_of: int | None = None
     conflicts_with: int | None = None
 
+    @property
+    def disposition(self) -> str:
+        """Known at once only for a duplicate."""
+        return "" if self.duplicate_of is None else Disposition.DUPLICATE.value
+
 
 class Inbox(typing.Protocol):
     async def accept(self, envelope: Envelope) -> Accepted:

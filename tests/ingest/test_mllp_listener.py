@@ -32,7 +32,7 @@ class Counted:
         self.answers = 0
         self.events: Counter[str] = Counter()
 
-    def received(self, channel: str, form: str) -> None:
+    def received(self, channel: str, form: str, disposition: str = "") -> None:
         self.messages += 1
 
     def acknowledged(self, channel: str, seconds: float) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,7 +110,10 @@ def serve(directory: Path, fhir: Receiver | None = None) -> Iterator[Serve]:
             ports = [int(port) for port in re.findall(r"://127\.0\.0\.1:(\d+)", faces)]
             if len(ports) != 2:
                 raise RuntimeError(f"neutroflag serve: {faces.strip() or 'ended at once'}")
-            yield Serve(process, config, *ports)
+            engine = Serve(process, config, *ports)
+            # Doors open before judging begins; what is measured is an engine that does both.
+            _until(engine.state, lambda state: state.get("judging"))
+            yield engine
         finally:
             process.terminate()
             process.wait(30)
@@ -128,8 +132,12 @@ def _line(stream: Any) -> str:
 
 
 def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  # loopback
-        return json.loads(answer.read())
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  # loopback
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as not_ready:
+        # 503 while the judging process starts: the body tells the state all the same.
+        return json.loads(not_ready.read())
 
 
 def _until(look: Any, holds: Any) -> Any:

@@ -28,6 +28,8 @@ __all__ = ["Worker"]
 
 _BATCH = 32
 _POLL_S = 1.0
+# Each record is a commit that the doors wait for: a steady trickle is judged a few at a time. An idle engine judges at once.
+_ROUND_S = 0.04
 _PURGE_EVERY = timedelta(minutes=10)
 
 
@@ -59,19 +61,24 @@ class Worker:
     async def run(self) -> None:
         """Until cancelled. What the store cannot do now is done when it can."""
         while True:
+            started = time.monotonic()
             try:
-                busy = await self._round()
+                handled = await self._round()
             except StoreUnavailable as error:
                 self._meters.event("store_unavailable", level=logging.ERROR, reason=str(error))
                 await asyncio.sleep(_POLL_S)
                 continue
-            if not busy:
+            if handled:
+                if handled < _BATCH:
+                    await asyncio.sleep(started + _ROUND_S - time.monotonic())
+            else:
                 with contextlib.suppress(TimeoutError):
                     # Not wait_for: in Python 3.11 it swallows a cancellation that comes in the moment of waking.
                     async with asyncio.timeout(_POLL_S):
                         await self._store.arrived.wait()
 
-    async def _round(self) -> bool:
+    async def _round(self) -> int:
+        """How many messages and patients were seen to."""
         self._store.arrived.clear()
         claims = await self._store.claim(_BATCH)
         if claims:
@@ -83,7 +90,7 @@ class Worker:
         settled = await self._settle()
         if not claims and not settled:
             await self._purge()
-        return bool(claims) or settled
+        return len(claims) + settled
 
     async def _batch(self, claims: Sequence[Claim]) -> None:
         try:
@@ -154,18 +161,18 @@ class Worker:
             return reading
         return Reading(format=form, disposition="set_aside", problems=(Problem("empty", "", "no bytes"),))
 
-    async def _settle(self) -> bool:
+    async def _settle(self) -> int:
         now = self._clock()
         records = await self._store.settling(now, _BATCH)
         if not records:
-            return False
+            return 0
         work = Work()
         for record in records:
             self._settle_one(record, work, now)
             await asyncio.sleep(0)
         if await self._store.record(work) is None:
             self._recorded(work)
-        return True
+        return len(records)
 
     def _settle_one(self, record: PatientRecord, work: Work, now: datetime) -> None:
         try:

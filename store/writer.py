@@ -28,7 +28,7 @@ T = typing.TypeVar("T")
 # A bound on one transaction: large enough that 64 busy connections share it, small enough that its commit stays short.
 _BATCH = 256
 _HELD_TRIES, _HELD_PAUSE_S = 12, 0.00015
-_HELD_RETRY_S = 0.005
+_HELD_RETRY_S = 0.001
 _HELD_LIMIT_S = 5.0
 
 

@@ -23,16 +23,21 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "account",
     "alert",
+    "answer",
     "assessment",
     "audit",
     "counter",
     "delivery",
+    "feed",
+    "finding",
     "identifier",
     "message",
     "metadata",
     "patient",
     "result",
+    "session",
 ]
 
 metadata = MetaData(
@@ -226,4 +231,76 @@ counter = Table(
     Column("name", String, primary_key=True),
     Column("label", String, primary_key=True),
     Column("value", BigInteger, nullable=False),
+)
+
+# What a named person decided about an alert. Never changed, never removed: a later decision is a row of its own.
+answer = Table(
+    "answer",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("alert_id", String, nullable=False, index=True),
+    Column("revision", Integer, nullable=False),
+    Column("patient_id", String, index=True),
+    Column("at", BigInteger, nullable=False),
+    Column("by", String, nullable=False),
+    Column("decision", String, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+# What the clock noticed: open while ``ended_at`` is NULL, and there is one open row at most for a thing (promise 7).
+finding = Table(
+    "finding",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("patient_id", String, index=True),
+    Column("alert_id", String),
+    Column("began_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("body", Text, nullable=False),
+    Index(
+        "uq_finding_open",
+        "kind",
+        "subject",
+        unique=True,
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+    Index("ix_finding_ended_at", "ended_at", "began_at"),
+)
+
+# One sender on one channel, and its own rhythm.
+feed = Table(
+    "feed",
+    metadata,
+    Column("channel", String, primary_key=True),
+    Column("sender", String, primary_key=True),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("messages", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("password_hash", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+)
+
+# Only a hash of the cookie is kept: who reads the database cannot log in with it.
+session = Table(
+    "session",
+    metadata,
+    Column("token_hash", LargeBinary, primary_key=True),
+    Column("account", String, ForeignKey("account.name", ondelete="CASCADE"), nullable=False, index=True),
+    Column("csrf", String, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
 )

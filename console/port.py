@@ -1,0 +1,120 @@
+"""What the pages need of the engine, and who may do what on them.
+
+Pages read the database on a connection of their own, in a thread, so that no page holds up the doors. They change nothing
+themselves: every change is an ``Actions`` call, which the engine validates, records with its author and judges anew.
+"""
+
+from __future__ import annotations
+
+import enum
+import typing
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine
+
+from rules.changes import CourseChange
+
+__all__ = ["Actions", "Console", "Decision", "RefusedInput", "Right", "Role", "Visitor"]
+
+
+class Role(enum.StrEnum):
+    CLINICIAN = "clinician"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+class Right(enum.StrEnum):
+    PATIENTS = "patients"
+    """See patients, their counts and alerts."""
+    ANSWER = "answer"
+    """Answer alerts and change a course of treatment."""
+    MESSAGES = "messages"
+    """See messages, dead letters, destinations and feeds."""
+    REPLAY = "replay"
+    """Judge a message again, send a dead letter again."""
+
+
+RIGHTS: dict[Role, frozenset[Right]] = {
+    Role.CLINICIAN: frozenset({Right.PATIENTS, Right.ANSWER}),
+    Role.OPERATOR: frozenset({Right.MESSAGES, Right.REPLAY}),
+    Role.AUDITOR: frozenset({Right.PATIENTS, Right.MESSAGES}),
+    Role.ADMIN: frozenset(Right),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visitor:
+    """Who looks at the page. ``is_open``: there are no accounts yet and the face is on loopback; then ``name`` is "" and
+    every form asks who acts."""
+
+    name: str
+    role: Role
+    csrf: str
+    is_open: bool = False
+
+    def may(self, right: Right) -> bool:
+        return right in RIGHTS[self.role]
+
+
+class Decision(enum.StrEnum):
+    """A person's answer to an alert."""
+
+    STOPPED = "stopped"
+    PATIENT_REACHED = "patient-reached"
+    COUNT_ORDERED = "count-ordered"
+    CONTINUED = "continued"
+    """With a reason, always."""
+    DISPUTED = "disputed"
+    """The result is doubted; with a reason."""
+    NOT_MY_PATIENT = "not-my-patient"
+    """Hands the alert back: it stays open."""
+    NOTED = "noted"
+
+
+class RefusedInput(Exception):
+    """A form cannot be taken. ``field`` is the form field's name ("" for the whole), ``code`` names the words."""
+
+    def __init__(self, field: str, code: str) -> None:
+        super().__init__(f"{field}: {code}")
+        self.field = field
+        self.code = code
+
+
+class Actions(typing.Protocol):
+    """Each raises RefusedInput for what it cannot take, StoreUnavailable when nothing was written, LookupError for an
+    unknown id. ``by`` is the person's name; it is never empty."""
+
+    async def answer(self, alert_id: str, *, decision: Decision, reason: str, by: str) -> None: ...
+
+    async def change_course(self, patient_id: str, change: CourseChange, *, by: str) -> None: ...
+
+    async def replay_message(self, message_id: int, *, by: str) -> int: ...
+
+    async def replay_dead(self, ids: Sequence[int], *, by: str) -> int:
+        """How many wait again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Console:
+    """All that the pages stand on. ``state`` is what ``/readyz`` tells; ``loopback``: the HTTP face is on loopback."""
+
+    reader: Engine
+    actions: Actions
+    state: Callable[[], Awaitable[tuple[bool, dict[str, typing.Any]]]]
+    language: typing.Literal["fr", "en"]
+    zone: ZoneInfo
+    mode: str
+    protocol: str
+    destinations: tuple[str, ...]
+    loopback: bool
+    secure: bool
+    """Cookies over TLS only."""
+    version: str
+    clock: Callable[[], datetime]
+    write: Callable[..., Awaitable[typing.Any]]
+    """Runs ``operation(connection)`` in the store's next transaction: for accounts and sessions only."""

@@ -16,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test test-browser check bench lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,14 @@ demo: $(VENV)/.runtime ## the main job, live; ARGS=--once runs it to its end and
 
 test: $(VENV)/.dev ## all tests: real sockets, files, HTTP
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+$(VENV)/.browser: $(VENV)/.dev requirements-browser.lock
+	$(INSTALL) --require-hashes --only-binary :all: -r requirements-browser.lock
+	@touch $@
+
+test-browser: $(VENV)/.browser ## the console in a real Chromium: every page and form, keyboard, phone, print, axe-core
+	deploy/dev/chromium.sh
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 check: $(VENV)/.dev ## lint, types, layers, protocols
 	$(BIN)/ruff check .

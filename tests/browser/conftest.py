@@ -1,0 +1,173 @@
+"""A running ``neutroflag serve``, a laboratory that sends to it, and a real Chromium that looks at its console."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from bench.running import Receiver, Serve, receiver, serve
+from engine.simulate import blood_count
+from wire.mllp import frame
+
+AUTHORITY = "2.999.1"
+PASSWORD = "a long password of a test"  # noqa: S105  # of the test's own accounts
+ACCOUNTS = {"dr.martin": "clinician", "dr.leroy": "clinician", "ops": "operator", "audit": "auditor", "root": "admin"}
+
+
+@dataclass(frozen=True)
+class House:
+    """One engine and what is done to it from outside."""
+
+    engine: Serve
+    receiver: Receiver
+
+    def url(self, path: str = "") -> str:
+        return f"http://127.0.0.1:{self.engine.http_port}/console{path}"
+
+    def run(self, *arguments: str, words: str = "") -> str:
+        command = [sys.executable, "-m", "engine.cli", *arguments, "--config", str(self.engine.config)]
+        done = subprocess.run(command, input=words, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def enrol(self, patient: str, **columns: str) -> None:
+        row = {
+            "patient_id": patient,
+            "authority": AUTHORITY,
+            "family": f"FAMILLE{patient}",
+            "given": "Camille",
+            "birth_date": "1980-01-01",
+            "treatment_start": (datetime.now(UTC).date() - timedelta(days=40)).isoformat(),
+            "start_confirmed_by": "Dr Test",
+            "neutropenia_history": "none",
+        } | columns
+        file = self.engine.config.with_name(f"register-{patient}.csv")
+        file.write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n", encoding="utf-8")
+        self.run("patients", "import", str(file), "--by", "browser test")
+
+    def count(
+        self, patient: str, per_mm3: int, *, days_ago: float = 0.05, status: str = "F", filler: str = ""
+    ) -> bytes:
+        """One blood count through the MLLP door; its acknowledgement."""
+        number = str(time.monotonic_ns())
+        message = blood_count(
+            control_id=number[-18:],
+            filler=filler or f"F{number}",
+            patient_id=patient,
+            anc_per_mm3=per_mm3,
+            collected=datetime.now(UTC).replace(microsecond=0) - timedelta(days=days_ago),
+            authority=AUTHORITY,
+            family=f"FAMILLE{patient}",
+            given="Camille",
+            status=status,
+        )
+        return self.send(message)
+
+    def send(self, message: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.engine.mllp_port), timeout=20) as door:
+            door.sendall(frame(message))
+            return door.recv(65536)
+
+    def judged(self) -> None:
+        """Waits until nothing is left to judge or deliver."""
+        self.engine.drained()
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Open: no accounts, on loopback, as on the first afternoon."""
+    folder = tmp_path_factory.mktemp("open") / "engine"
+    with receiver() as fhir, serve(folder, fhir) as engine:
+        yield House(engine, fhir)
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """With accounts of every role."""
+    folder = tmp_path_factory.mktemp("guarded") / "engine"
+    with receiver() as fhir, serve(folder, fhir) as engine:
+        found = House(engine, fhir)
+        secret = folder / "password.txt"
+        secret.write_text(PASSWORD + "\n", encoding="utf-8")
+        for name, role in ACCOUNTS.items():
+            found.run("users", "add", name, "--role", role, "--password-file", str(secret))
+        yield found
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    assert path, "deploy/dev/chromium.sh gets one"
+    with sync_playwright() as playwright:
+        # Root in a container has no user namespaces for the sandbox; what it loads is our own.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """A new visitor: ``visit(width=390, scripts=False, language="en")`` gives a page; what its console says is an error."""
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
+
+    def opened(*, width: int = 1280, height: int = 900, scripts: bool = True) -> Page:
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, java_script_enabled=scripts, locale="fr-FR"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on(
+            "console",
+            lambda message: (
+                errors.append(message.text)
+                if message.type == "error" and "Failed to load resource" not in message.text
+                else None
+            ),
+        )
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def log_in() -> Callable[[Page, House, str], None]:
+    def entered(page: Page, house: House, name: str) -> None:
+        page.goto(house.url("/login"))
+        page.fill("input[name=name]", name)
+        page.fill("input[name=password]", PASSWORD)
+        page.click("main button[type=submit]")
+        page.wait_for_url(re.compile(r"/console/(?!login)"))
+
+    return entered
+
+
+@pytest.fixture
+def serious() -> Callable[[Page], list[str]]:
+    """What axe-core finds that keeps somebody out: serious and critical findings, by rule and place."""
+
+    def found(page: Page) -> list[str]:
+        return [
+            f"{item['id']}: {node['html'][:160]}"
+            for item in Axe().run(page).response["violations"]
+            if item["impact"] in ("serious", "critical")
+            for node in item["nodes"]
+        ]
+
+    return found

@@ -20,6 +20,7 @@ from store.values import (
     decode_result,
     encode,
     from_ms,
+    name_key,
     new_id,
     to_ms,
 )
@@ -75,6 +76,7 @@ _update_patient = Prepared(
                 "enrolled",
                 "rev",
                 "person",
+                "sort_name",
                 "owner",
                 "course",
                 "present",
@@ -255,6 +257,7 @@ def _patients(connection: Connection, work: Work, at_ms: int) -> None:
             "enrolled": record.enrolled,
             "rev": record.rev + 1,
             "person": encode(record.person),
+            "sort_name": name_key(record.person.family, record.person.given),
             "owner": record.owner,
             "course": encode(record.course),
             "present": encode(record.present) if record.present else None,

@@ -104,6 +104,13 @@ patient = Table(
     Column("enrolled", Boolean, nullable=False),
     Column("rev", Integer, nullable=False),
     Column("person", Text, nullable=False),
+    # Family and given name, folded for searching by what a name begins with; compared byte by byte.
+    Column(
+        "sort_name",
+        String().with_variant(String(collation="C"), "postgresql"),
+        nullable=False,
+        server_default=text("''"),
+    ),
     Column("owner", String, nullable=False),
     Column("course", Text, nullable=False),
     Column("present", Text),
@@ -120,6 +127,20 @@ patient = Table(
     ),
     Index(
         "ix_patient_unenrolled", "updated_at", sqlite_where=text("NOT enrolled"), postgresql_where=text("NOT enrolled")
+    ),
+    Index("ix_patient_sort_name_id", "sort_name", "id"),
+    # The day's list: who is due or overdue.
+    Index(
+        "ix_patient_next_due",
+        "next_due",
+        sqlite_where=text("next_due IS NOT NULL"),
+        postgresql_where=text("next_due IS NOT NULL"),
+    ),
+    Index(
+        "ix_patient_recheck_by",
+        "recheck_by",
+        sqlite_where=text("recheck_by IS NOT NULL"),
+        postgresql_where=text("recheck_by IS NOT NULL"),
     ),
 )
 
@@ -175,7 +196,14 @@ alert = Table(
     Column("raised_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
-    Index("ix_alert_state_level", "state", "level"),
+    Index("ix_alert_state_level", "state", "level", "raised_at"),
+    Index(
+        "ix_alert_open_family",
+        "family",
+        "raised_at",
+        sqlite_where=text("state = 'open'"),
+        postgresql_where=text("state = 'open'"),
+    ),
 )
 
 delivery = Table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+import unicodedata
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -19,6 +20,7 @@ __all__ = [
     "decode_result",
     "encode",
     "from_ms",
+    "name_key",
     "new_id",
     "to_ms",
 ]
@@ -63,3 +65,9 @@ def new_id() -> int:
     """
     ms = time.time_ns() // 1_000_000 - 1_577_836_800_000
     return (ms << 22) | (_process << 12) | (next(_sequence) & 0xFFF)
+
+
+def name_key(family: str, given: str = "") -> str:
+    """For searching and ordering: no accents, one case. ``("Lévêque", "Zoé")`` -> ``"leveque zoe"``."""
+    plain = unicodedata.normalize("NFKD", f"{family} {given}")
+    return " ".join("".join(c for c in plain if not unicodedata.combining(c)).casefold().split())

@@ -27,6 +27,8 @@ __all__ = [
     "Interruption",
     "LabResult",
     "OrderReference",
+    "Override",
+    "OverrideKind",
     "PatientIdentifier",
     "Person",
     "Population",
@@ -34,6 +36,7 @@ __all__ = [
     "ResultStatus",
     "StopReason",
     "Subject",
+    "Transfer",
     "TreatmentCourse",
     "Trust",
     "Unassessable",
@@ -201,6 +204,45 @@ class CompleteStop:
     reason: StopReason
 
 
+class OverrideKind(enum.StrEnum):
+    """What a named clinician may override (clinical.md B-27). Nothing else: never a longer interval, never R5."""
+
+    SHORTER_INTERVAL = "shorter-interval"
+    BORDERLINE_NOT_HISTORY = "borderline-not-history"
+    LIFT_A15 = "lift-a15"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """In force for every day judged before ``expires``, that day not included; after it, it is as if it were not there.
+
+    It speaks of the file, so a day before ``on`` that is judged anew is judged with it; a shorter interval asks for no
+    count before ``on``.
+    """
+
+    kind: OverrideKind
+    by: str
+    on: date
+    reason: str
+    expires: date
+    days: int | None = None
+    """For a shorter interval: days between two counts."""
+    value_on: date | None = None
+    """For a borderline value: the day of that count."""
+
+    def in_force(self, day: date) -> bool:
+        return day < self.expires
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Until the receiver has accepted, every alert stays here (B-30)."""
+
+    on: date
+    to: str
+    accepted: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreatmentCourse:
     """One patient on clozapine, as the register has it. ``start`` is the day of the first dose; None: none planned."""
@@ -211,6 +253,8 @@ class TreatmentCourse:
     stop: CompleteStop | None = None
     ben: Attestation | None = None
     """Confirmed benign ethnic neutropenia: explicit, dated, attributed (clinical.md A-13). None: general population."""
+    ben_second_by: str = ""
+    """The second person who confirmed it, where it was recorded by a form that asks for two."""
     prior_neutropenia: PriorNeutropenia = PriorNeutropenia.UNKNOWN
     prior_attested: Attestation | None = None
     birth_date: date | None = None
@@ -218,6 +262,14 @@ class TreatmentCourse:
     infection_signs_on: date | None = None
     state: CourseState = CourseState.ACTIVE
     protocol: str = "ansm"
+    state_on: date | None = None
+    """Since when ``state`` holds, where a form recorded it."""
+    transfer: Transfer | None = None
+    overrides: tuple[Override, ...] = ()
+    first_dose_at: datetime | None = None
+    """Naive local time of the first administration on the day of ``start``, where it is on record (B-18)."""
+    reexposed_on: date | None = None
+    """Clozapine was given again after a stop for the count (R5): recorded because it must alarm."""
 
     @property
     def population(self) -> Population:

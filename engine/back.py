@@ -20,6 +20,7 @@ from engine.judge import Judge
 from engine.notify import Notifier
 from engine.observe import Meters
 from engine.present import Present
+from engine.switch import Switch
 from engine.worker import Worker
 from store import Store
 
@@ -40,11 +41,14 @@ class Back:
             self._dispatchers = [
                 Dispatcher(store, _sink_of(item, settings), _policy(item), meters) for item in settings.destination
             ]
+        notifier = Notifier(
+            language=settings.locale.language,
+            destinations=tuple(item.name for item in settings.destination),
+            observe=settings.engine.mode == "observe",
+        )
         present = Present(
             default_protocol=settings.engine.protocol,
-            notifier=Notifier(
-                language=settings.locale.language, destinations=tuple(item.name for item in self._dispatchers)
-            ),
+            notifier=notifier,
             zone=settings.zone,
             history_after=timedelta(hours=settings.engine.history_after_hours),
             settle=timedelta(seconds=settings.engine.history_settle_s),
@@ -58,6 +62,8 @@ class Back:
             unenrolled=timedelta(days=settings.register.unenrolled_days),
             on_recorded=on_recorded,
             on_alerts=self._wake_dispatchers,
+            # Without any destination there is nobody to tell; what is untold stays so until there is.
+            switch=Switch(store, notifier, meters, on_alerts=self._wake_dispatchers) if self._dispatchers else None,
         )
 
     def start(self) -> None:

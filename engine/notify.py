@@ -37,10 +37,12 @@ __all__ = ["Notifier"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notifier:
-    """``destinations``: names of those that get every notification; none in observe mode."""
+    """``destinations``: names of those that get every notification, or would get it in observe mode."""
 
     language: str
     destinations: tuple[str, ...]
+    observe: bool = False
+    """Notifications are kept as observed and never sent."""
 
     def raise_for(
         self,
@@ -173,9 +175,27 @@ class Notifier:
             record.alerts[alert.id] = entry
             self._send(entry, work)
 
+    def present(self, standing: AlertRecord, *, told: bool, now: datetime, work: Work) -> AlertRecord:
+        """The alert as it stands, as a notification of its own: after observe mode, to those who were told nothing.
+
+        ``told``: an earlier revision of it had gone out, so that it is no news but a change.
+        """
+        alert = dataclasses.replace(
+            standing.alert,
+            revision=standing.alert.revision + 1,
+            kind=standing.alert.kind
+            if standing.state == "withdrawn"
+            else (AlertKind.UPDATED if told else AlertKind.RAISED),
+            updated_at=now,
+        )
+        entry = dataclasses.replace(standing, alert=alert)
+        self._send(entry, work)
+        return entry
+
     def _send(self, entry: AlertRecord, work: Work) -> None:
         work.alerts.append(entry)
-        for name in self.destinations:
+        # Before any destination is set up, what would have been sent is kept all the same: it goes to "".
+        for name in self.destinations or (("",) if self.observe else ()):
             work.deliveries.append(
                 Delivery(
                     id=new_id(),
@@ -184,6 +204,7 @@ class Notifier:
                     control_id=secrets.token_hex(10),
                     alert=entry.alert,
                     patient_id=entry.patient_id,
+                    state="observed" if self.observe else "waiting",
                 )
             )
 

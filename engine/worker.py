@@ -19,6 +19,7 @@ from engine.identity import Patients
 from engine.judge import Judge
 from engine.observe import Meters
 from engine.present import Turn
+from engine.switch import Switch
 from ingest.reading import PatientFact, Problem, Reading, read_message
 from rules.model import PatientIdentifier
 from store import Store, StoreUnavailable
@@ -34,7 +35,10 @@ _PURGE_EVERY = timedelta(minutes=10)
 
 
 class Worker:
-    """``on_recorded`` is called with the messages that have their disposition, ``on_alerts`` when deliveries wait."""
+    """``on_recorded`` is called with the messages that have their disposition, ``on_alerts`` when deliveries wait.
+
+    ``switch``: what remains to be told of the time when this engine only observed.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Worker:
         on_recorded: Callable[[Iterable[int]], None],
         on_alerts: Callable[[], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        switch: Switch | None = None,
     ) -> None:
         self._store = store
         self._judge = judge
@@ -56,6 +61,7 @@ class Worker:
         self._on_recorded = on_recorded
         self._on_alerts = on_alerts
         self._clock = clock
+        self._switch = switch
         self._purged_at: datetime | None = None
 
     async def run(self) -> None:
@@ -88,9 +94,10 @@ class Worker:
                 self._store.release(claim.message_id for claim in claims)
                 raise
         settled = await self._settle()
-        if not claims and not settled:
+        told = await self._switch.step() if self._switch is not None and not self._switch.done else 0
+        if not claims and not settled and not told:
             await self._purge()
-        return len(claims) + settled
+        return len(claims) + settled + told
 
     async def _batch(self, claims: Sequence[Claim]) -> None:
         try:

@@ -87,7 +87,7 @@ def replay(connection: Connection, ids: Sequence[int], now_ms: int) -> list[int]
             newer.c.alert_id == delivery.c.alert_id,
             newer.c.destination == delivery.c.destination,
             newer.c.revision > delivery.c.revision,
-            newer.c.state != "dead",
+            newer.c.state.in_(("waiting", "delivered")),
         )
     )
     dead = connection.scalars(

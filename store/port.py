@@ -168,6 +168,8 @@ class Delivery:
     alert: Alert
     patient_id: str | None
     attempts: int = 0
+    state: typing.Literal["waiting", "observed"] = "waiting"
+    """``observed``: kept back by observe mode, for good; it is nobody's to send."""
 
 
 class Waiting(typing.NamedTuple):

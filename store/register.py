@@ -25,7 +25,7 @@ from store.values import (
     to_ms,
 )
 
-__all__ = ["by_id", "by_identifier", "moved", "settling", "taken", "write"]
+__all__ = ["alert_by_id", "by_id", "by_identifier", "moved", "settling", "taken", "write"]
 
 _wanted: BindParameter[Any] = bindparam("wanted")
 _by_value = Prepared(select(identifier.c.authority, identifier.c.patient_id).where(identifier.c.value == _wanted))
@@ -159,6 +159,19 @@ def _whole(connection: Connection, number: str) -> PatientRecord | None:
     return record
 
 
+def alert_by_id(connection: Connection, alert_id: str) -> AlertRecord | None:
+    row = connection.execute(select(alert).where(alert.c.id == alert_id)).first()
+    if row is None:
+        return None
+    return AlertRecord(
+        alert=decode_alert(row.body),
+        patient_id=row.patient_id,
+        state=row.state,
+        result_id=row.result_id,
+        result_key=row.result_key,
+    )
+
+
 def settling(connection: Connection, now_ms: int, limit: int) -> list[str]:
     """Patients whose present state is to be looked at now (loaded history has come to rest; the register changed)."""
     return [row[0] for row in _settling.rows(connection, {"now": now_ms, "most": limit})]
@@ -217,11 +230,11 @@ def write(connection: Connection, work: Work, at_ms: int) -> None:
                 "patient_id": item.patient_id,
                 "destination": item.destination,
                 "control_id": item.control_id,
-                "state": "waiting",
+                "state": item.state,
                 "attempts": 0,
                 "next_at": at_ms,
                 "created_at": at_ms,
-                "ended_at": None,
+                "ended_at": None if item.state == "waiting" else at_ms,
                 "code": None,
                 "words": None,
                 "body": encode(item.alert),

@@ -11,12 +11,26 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sqlalchemy import Connection
 
-from console.port import Console, Visitor
+from console.formats import formats
+from console.port import Console, Right, Visitor
+from console.strip import Strip, strip_of
 from console.words import words_for
+from store import browse
 
-__all__ = ["HERE", "Site"]
+__all__ = ["HEADERS", "HERE", "Site"]
 
 HERE = Path(__file__).parent
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+"""Of every page: nothing from elsewhere, no script or style in the page, not kept by the browser (patients' data)."""
 
 
 class Site:
@@ -40,22 +54,52 @@ class Site:
     def page(
         self, request: Request, visitor: Visitor | None, template: str, *, status: int = 200, **context: Any
     ) -> HTMLResponse:
-        language = self.language(request)
-        text = self._templates.get_template(template).render(
-            request=request,
-            visitor=visitor,
-            console=self.console,
-            language=language,
-            t=words_for(language),
-            now=self.console.clock(),
-            **context,
+        """A page on ``base.html``. Without a visitor (the login) it shows no numbers and no navigation."""
+        strip = self.strip(request) if visitor is not None else None
+        return self._render(request, visitor, template, status, {"strip": strip, **context})
+
+    def fragment(self, request: Request, visitor: Visitor, template: str, **context: Any) -> HTMLResponse:
+        return self._render(request, visitor, template, 200, context)
+
+    def problem(self, request: Request, visitor: Visitor | None, status: int) -> HTMLResponse:
+        """A page for 404 or 503, in words."""
+        return self._render(request, visitor, "problem.html", status, {"strip": None, "problem": status})
+
+    def strip(self, request: Request) -> Strip:
+        # The engine's standing was asked for on the loop, before this thread began (see console.app).
+        ready, state = getattr(request.state, "standing", (False, {}))
+        return strip_of(
+            ready,
+            state,
+            self.read(browse.standing),
+            mode=self.console.mode,
+            destinations=len(self.console.destinations),
         )
-        return HTMLResponse(text, status_code=status)
 
     def read(self, query: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """``query(connection, ...)`` on a reading connection of its own. For handlers in threads (plain ``def``)."""
         with self.console.reader.connect() as connection, connection.begin():
             return _called(query, connection, arguments, named)
+
+    def _render(
+        self, request: Request, visitor: Visitor | None, template: str, status: int, context: dict[str, Any]
+    ) -> HTMLResponse:
+        language, now = self.language(request), self.console.clock()
+        words = words_for(language)
+        text = self._templates.get_template(template).render(
+            request=request,
+            visitor=visitor,
+            console=self.console,
+            language=language,
+            t=words,
+            say=lambda key, **values: words[key].format(**values),
+            now=now,
+            Right=Right,
+            path=request.url.path,
+            **formats(language, self.console.zone, now),
+            **context,
+        )
+        return HTMLResponse(text, status_code=status, headers=HEADERS)
 
 
 def _called(query: Callable[..., Any], connection: Connection, arguments: Any, named: Any) -> Any:

@@ -24,6 +24,7 @@ from store.values import to_ms
 if TYPE_CHECKING:
     from engine.back import Back
     from engine.back_process import BackProcess
+    from engine.pages import Pages
 
 __all__ = ["Engine", "PortTaken"]
 
@@ -44,6 +45,7 @@ class Engine:
         self.store: Store | None = None
         self._back: Back | BackProcess | None = None
         self._web: _Web | None = None
+        self._pages: Pages | None = None
         self._serving: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Set with its name when a part that must run for ever ended."""
@@ -97,7 +99,17 @@ class Engine:
                     max_body_bytes=settings.http.max_body_bytes,
                 ).router,
             ]
-            app = application(doors, readiness=self.readiness, metrics=self._metrics, meters=self.meters)
+            handlers: dict[type[Exception], Any] = {}
+            if settings.console.enabled:
+                from console import handlers as console_handlers
+                from engine.pages import Pages
+
+                self._pages = Pages(settings, store, self._standing)
+                doors.append(self._pages.router)
+                handlers = console_handlers()
+            app = application(
+                doors, readiness=self.readiness, metrics=self._metrics, meters=self.meters, handlers=handlers
+            )
             listening = socket.create_server((settings.http.host, settings.http.port), backlog=512)
             # Inherited by what it accepts; without it an answer in two writes waits 40 ms for the peer (Nagle).
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -123,6 +135,8 @@ class Engine:
         if self._web is not None and self._serving is not None:
             self._web.should_exit = True
             await asyncio.gather(self._serving, return_exceptions=True)
+        if self._pages is not None:
+            self._pages.close()
         if self._back is not None:
             await self._back.stop()
         if self.store is not None:
@@ -133,9 +147,7 @@ class Engine:
         """Whether messages are accepted and judged, and the state in numbers."""
         if self.store is None:
             return False, {"store": "closed"}
-        ended = [self.failed.result()] if self.failed.done() else []
-        judging = self._back is not None and not self._back.failed.done() and self._back_answers()
-        state: dict[str, Any] = {"mode": self.settings.engine.mode, "ended": ended, "judging": judging}
+        ready, state = await self._standing()
         try:
             snapshot = await self.store.snapshot()
         except StoreUnavailable as error:
@@ -146,13 +158,23 @@ class Engine:
             "dispositions": snapshot.dispositions,
             "pending": snapshot.pending,
             "alerts_open": snapshot.alerts_open,
-            "destinations": self._back.destinations() if self._back else {},
             "outbox": [
                 {"destination": name, "state": condition, "count": number}
                 for name, condition, number, _ in snapshot.outbox
             ],
         }
-        return judging and not ended, state
+        return ready, state
+
+    async def _standing(self) -> tuple[bool, dict[str, Any]]:
+        """The same without a look into the store: asked for with every page of the console."""
+        ended = [self.failed.result()] if self.failed.done() else []
+        judging = self._back is not None and not self._back.failed.done() and self._back_answers()
+        return judging and not ended, {
+            "mode": self.settings.engine.mode,
+            "ended": ended,
+            "judging": judging,
+            "destinations": self._back.destinations() if self._back else {},
+        }
 
     def _back_answers(self) -> bool:
         from engine.back_process import BackProcess

@@ -94,6 +94,13 @@ class HttpSection(_Section):
     allow_anonymous: bool = False
 
 
+class ConsoleSection(_Section):
+    enabled: bool = True
+    """Pages under /console of the HTTP face."""
+    plain_cookies: bool = False
+    """Off loopback the session's cookie goes over TLS only; true where browsers come in plaintext all the same."""
+
+
 class _Destination(_Section):
     name: str = Field(min_length=1)
     timeout_s: float = Field(default=10, gt=0)
@@ -171,6 +178,7 @@ class Settings(BaseSettings):
     register: RegisterSection = RegisterSection()
     mllp: MllpSection = MllpSection()
     http: HttpSection = HttpSection()
+    console: ConsoleSection = ConsoleSection()
     destination: tuple[Destination, ...] = ()
     locale: LocaleSection = LocaleSection()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -22,11 +22,14 @@ def application(
     readiness: Callable[[], Awaitable[tuple[bool, State]]],
     metrics: Callable[[], Awaitable[bytes]],
     meters: Meters,
+    handlers: Mapping[type[Exception], Callable[[Request, Exception], Response]] | None = None,
 ) -> FastAPI:
     # The interactive documentation would load its scripts from a CDN: off.
     app = FastAPI(title="NeutroFlag", version=version("neutroflag"), docs_url=None, redoc_url=None)
     for router in routers:
         app.include_router(router)
+    for kind, handler in (handlers or {}).items():
+        app.add_exception_handler(kind, handler)
 
     @app.get("/livez")
     async def livez() -> Response:

@@ -220,6 +220,10 @@ class Store:
         except (SQLAlchemyError, self._reader.dialect.loaded_dbapi.Error) as error:
             raise StoreUnavailable(type(error).__name__) from error
 
+    async def write(self, operation: Callable[[Connection], T]) -> T:
+        """Runs a short operation in the next transaction; its exception undoes that operation alone."""
+        return await self._writing.run(operation)
+
     @property
     def _writing(self) -> Writer:
         if self._writer is None:

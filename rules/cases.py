@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from rules.assess import assess
+from rules.faults import course_faults
 from rules.model import (
     AbsoluteNeutrophilCount,
     Assessment,
@@ -63,8 +64,13 @@ _COUNT_FIELDS = frozenset({"date", "anc_per_mm3", "wbc_per_mm3", "comparator"})
 _GAP_FIELDS = frozenset({"last_dose", "restart", "gap_days", "reason"})
 _COMPARATORS: dict[str, Comparator] = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
 # Flags are free words of a clinician; what begins or contains these is understood, anything else is an error.
-_FLAGS = (("infection", ("infect", "fever")), ("valproate", ("valpro",)), ("elderly", ("elder", "age")))
+_FLAGS = (
+    ("infection", ("infect", "fever", "throat", "flu")),
+    ("valproate", ("valpro",)),
+    ("elderly", ("elder", "age", "geriat")),
+)
 _BY = "case file"
+_DAY = timedelta(days=1)
 
 
 class CaseError(ValueError):
@@ -117,7 +123,9 @@ def read_case(row: object, name: str = "-") -> Case:
     course = TreatmentCourse(
         start=start,
         start_confirmed_by=_BY,
-        interruptions=tuple(_interruption(case, gap) for gap in case.rows("interruptions")),
+        interruptions=tuple(
+            _interruption(case, gap, f"interruptions[{n}]") for n, gap in enumerate(case.rows("interruptions"), start=1)
+        ),
         stop=_stop(case),
         ben=Attestation(_BY, date.min) if case.flag("ben_confirmed") else None,
         prior_neutropenia=PriorNeutropenia.NONE,
@@ -126,7 +134,12 @@ def read_case(row: object, name: str = "-") -> Case:
         valproate="valproate" in flags,
         infection_signs_on=as_of if "infection" in flags else None,
     )
-    history = [_result(case.child(item, "history", _COUNT_FIELDS)) for item in case.rows("history")]
+    for field, reason in course_faults(course, as_of):
+        raise case.error(field, reason)
+    history = [
+        _result(case.child(item, f"history[{n}]", _COUNT_FIELDS))
+        for n, item in enumerate(case.rows("history"), start=1)
+    ]
     return Case(
         id=case.name,
         protocol=case.text("protocol"),
@@ -254,9 +267,15 @@ def _flags(case: _Row) -> frozenset[str]:
     return frozenset(found)
 
 
-def _interruption(case: _Row, value: object) -> Interruption:
-    row = case.child(value, "interruptions", _GAP_FIELDS)
-    return Interruption(row.moment("last_dose"), None if row.table.get("restart") is None else row.moment("restart"))
+def _interruption(case: _Row, value: object, place: str) -> Interruption:
+    row = case.child(value, place, _GAP_FIELDS)
+    last_dose = row.moment("last_dose")
+    restart = None if row.table.get("restart") is None else row.moment("restart")
+    said = row.number("gap_days")
+    # Part days may be rounded either way; more is a contradiction.
+    if said is not None and restart is not None and abs((restart - last_dose) - timedelta(days=float(said))) >= _DAY:
+        raise row.error("gap_days", f"{said} is not the time from the last dose to the restart")
+    return Interruption(last_dose, restart)
 
 
 def _stop(case: _Row) -> CompleteStop | None:

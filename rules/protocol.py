@@ -236,7 +236,6 @@ class RiskRule:
     """R9: the elderly and valproate; information, never another due date (A-18)."""
 
     elderly_from: Span
-    during: Span
     alert: AlertLevel
     grounds: Grounds
 

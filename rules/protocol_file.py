@@ -485,7 +485,7 @@ def _overdue(file: _File, e: _Entry) -> OverdueRule:
 
 
 def _risk(file: _File, e: _Entry) -> RiskRule:
-    return RiskRule(e.span("elderly_from", "year"), e.days("during"), e.level("alert"), file.grounds(e))
+    return RiskRule(e.span("elderly_from", "year"), e.level("alert"), file.grounds(e))
 
 
 def _not_encoded(file: _File, e: _Entry) -> NotEncoded:

@@ -153,6 +153,5 @@ def risk_remarks(chart: Chart) -> tuple[str, ...]:
 
 
 def risk_applies(chart: Chart) -> bool:
-    """N-4: the note raises a count to information while treatment is young."""
-    young = chart.as_of < anniversary(chart.clock.start, chart.protocol.risk.during, chart.clock.lost_days)
-    return young and bool(risk_remarks(chart))
+    """N-4: the note makes every count under treatment information, at the start and later."""
+    return bool(risk_remarks(chart))

@@ -60,21 +60,23 @@ def answered(_request: Request, error: Exception) -> Response:
 class Gate:
     """What logging in needs besides the database: the hasher, the throttles, and this process's token for open forms."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, hasher: PasswordHasher) -> None:
         self.site = site
         self.open_csrf = secrets.token_urlsafe(32)
         """Of forms that no session stands behind. Other sites cannot read it off our pages."""
         self.by_name = Throttle(limit=10)
         self.by_peer = Throttle(limit=50)
-        self._hasher = PasswordHasher()
-        self._nobody = self._hasher.hash(secrets.token_urlsafe(16))
+        self._hasher = hasher
+        self._nobody = ""
         # Each takes 64 MiB and a core for a moment; the doors of this process need theirs.
         self._turns = asyncio.Semaphore(2)
 
     async def verifies(self, account: accounts.Account | None, password: str) -> bool:
         """Takes the same time for an unknown account, a disabled one and a wrong password."""
-        held = account.password_hash if account is not None else self._nobody
         async with self._turns:
+            # Whoever asks first waits for it, whether the name is known or not.
+            self._nobody = self._nobody or await run_in_threadpool(self._hasher.hash, secrets.token_urlsafe(16))
+            held = account.password_hash if account is not None else self._nobody
             matches = await run_in_threadpool(self._matches, held, password)
         return matches and account is not None and not account.disabled
 
@@ -85,9 +87,9 @@ class Gate:
             return False
 
 
-def attached(site: Site) -> Callable[[Request], Coroutine[Any, Any, None]]:
+def attached(site: Site, hasher: PasswordHasher | None = None) -> Callable[[Request], Coroutine[Any, Any, None]]:
     """The dependency of the whole router that lets the others find their site; it must stand first."""
-    gate = Gate(site)
+    gate = Gate(site, hasher or PasswordHasher())
 
     async def attach(request: Request) -> None:
         request.state.gate = gate

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-
-import uvicorn
 
 from engine.config import Settings
 from engine.http import application
 from engine.judged import JudgedBoard
 from engine.observe import Meters
+from engine.web import Web
 from ingest.fhir_http import FhirDoor
 from ingest.hl7_http import Hl7Door
 from ingest.mllp import MllpLimits, MllpListener
@@ -44,9 +41,8 @@ class Engine:
         self.http_port = 0
         self.store: Store | None = None
         self._back: Back | BackProcess | None = None
-        self._web: _Web | None = None
+        self._web: Web | None = None
         self._pages: Pages | None = None
-        self._serving: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Set with its name when a part that must run for ever ended."""
 
@@ -110,18 +106,9 @@ class Engine:
             app = application(
                 doors, readiness=self.readiness, metrics=self._metrics, meters=self.meters, handlers=handlers
             )
-            listening = socket.create_server((settings.http.host, settings.http.port), backlog=512)
-            # Inherited by what it accepts; without it an answer in two writes waits 40 ms for the peer (Nagle).
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.http_port = listening.getsockname()[1]
-            config = uvicorn.Config(
-                app, access_log=False, log_config=None, lifespan="off", timeout_graceful_shutdown=5, server_header=False
-            )
-            web = _Web(config)
-            self._web = web
-            self._serving = asyncio.create_task(web.serve(sockets=[listening]), name="http")
-            self._serving.add_done_callback(lambda _: None if web.should_exit else self._fail("http"))
-            await web.open
+            self._web = Web(app, on_lost=lambda: self._fail("http"))
+            await self._web.open(settings.http.host, settings.http.port)
+            self.http_port = self._web.port
         self.meters.event(
             "accepting",
             mode=settings.engine.mode,
@@ -132,9 +119,8 @@ class Engine:
     async def stop(self) -> None:
         if self.mllp is not None:
             await self.mllp.stop()
-        if self._web is not None and self._serving is not None:
-            self._web.should_exit = True
-            await asyncio.gather(self._serving, return_exceptions=True)
+        if self._web is not None:
+            await self._web.close()
         if self._pages is not None:
             self._pages.close()
         if self._back is not None:
@@ -189,22 +175,6 @@ class Engine:
     def _fail(self, name: str) -> None:
         if not self.failed.done():
             self.failed.set_result(name)
-
-
-class _Web(uvicorn.Server):
-    """Signals are the process's business, not the web server's; ``open`` is done once it answers."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.open.set_result(None)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
 
 
 def _control_id() -> str:

@@ -7,13 +7,11 @@ or to be down. It reads like a server of its own: nothing of ``emitters`` is use
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import json
-import socket
 import uuid
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,12 +19,12 @@ from typing import Any, Self
 from urllib.parse import parse_qsl
 
 import msgspec
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from engine.web import Web
 from wire.ack import Code, acknowledge
 from wire.er7 import peek
 from wire.mllp import Deframer, Frame, frame
@@ -240,7 +238,7 @@ class Prescriber:
         self.requests: Counter[str] = Counter()
         self._host = host
         self._messages: dict[str, bytes] = {}
-        self._http: tuple[_Server, asyncio.Task[None]] | None = None
+        self._http: Web | None = None
         self._mllp: asyncio.Server | None = None
         self._peers: set[asyncio.StreamWriter] = set()
         routes = [
@@ -295,22 +293,11 @@ class Prescriber:
     async def up(self) -> None:
         if self._http is not None:
             return
-        listener = _listener(self._host, self.http_port)
-        self.http_port = listener.getsockname()[1]
-        config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, http="httptools"
-        )
-        server = _Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]), name="prescriber-http")
-        while not server.started:
-            if serving.done():
-                await serving
-                raise RuntimeError("the FHIR server did not start")
-            await asyncio.sleep(0.005)
-        self._http = server, serving
-        inbox = _listener(self._host, self.mllp_port)
-        self.mllp_port = inbox.getsockname()[1]
-        self._mllp = await asyncio.start_server(self._receive, sock=inbox)
+        web = Web(self._app, grace_s=1)
+        await web.open(self._host, self.http_port)
+        self._http, self.http_port = web, web.port
+        self._mllp = await asyncio.start_server(self._receive, self._host, self.mllp_port)
+        self.mllp_port = self._mllp.sockets[0].getsockname()[1]
 
     async def down(self) -> None:
         if self._mllp is not None:
@@ -319,9 +306,8 @@ class Prescriber:
                 peer.transport.abort()
             self._mllp = None
         if self._http is not None:
-            (server, serving), self._http = self._http, None
-            server.leave.set()
-            await serving
+            web, self._http = self._http, None
+            await web.close()
 
     async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._peers.add(writer)
@@ -415,35 +401,6 @@ class Prescriber:
         if request.method == "GET":
             return _stored(200, self.fhir.read(kind, id_))
         return _stored(*self.fhir.put(kind, id_, await _body(request), request.headers.get("if-match", "")))
-
-
-class _Server(uvicorn.Server):
-    """Leaves the process's signals to the program that it is part of, and ends as soon as it is told to."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.leave = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def main_loop(self) -> None:
-        second = 0
-        while not self.leave.is_set():
-            await self.on_tick(second * 10)  # renews the Date header
-            second += 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.leave.wait(), 1.0)
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    # The protocol is named because asyncio switches Nagle's algorithm off only on sockets that say TCP.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
-    return listener
 
 
 async def _body(request: Request) -> Resource:

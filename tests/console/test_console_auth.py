@@ -85,7 +85,7 @@ def csrf_in(page: str) -> str:
 
 
 def pages(site: Site, place: Place) -> APIRouter:
-    router = APIRouter(prefix="/console", dependencies=[Depends(attached(site))])
+    router = APIRouter(prefix="/console", dependencies=[Depends(attached(site, HASHER))])
     router.include_router(routes(site))
 
     @router.get("")

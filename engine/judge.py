@@ -155,6 +155,7 @@ class Judge:
         change = compare(record, result)
         match change.effect:
             case Effect.UNCHANGED:
+                _learn_key(record, result.key, change.standing, turn)
                 return _End("unchanged", "", Disposition.JUDGED)
             case Effect.LATE:
                 _keep_beside(record, result, change, turn)
@@ -207,6 +208,9 @@ class Judge:
 def _file(record: PatientRecord, result: LabResult, change: Change, turn: Turn) -> ResultRecord:
     """Makes the result the current version of its measurement."""
     standing, work = change.standing, turn.work
+    if standing is not None:
+        names = {*standing.result.also, standing.key} - {result.key}
+        result = dataclasses.replace(result, also=tuple(sorted(names)))
     filed = _numbered(record, result, turn, version=standing.version + 1 if standing else 1)
     if standing is not None:
         record.results.pop(standing.key, None)
@@ -219,6 +223,16 @@ def _file(record: PatientRecord, result: LabResult, change: Change, turn: Turn) 
     record.results[filed.key] = filed
     work.results.append(filed)
     return filed
+
+
+def _learn_key(record: PatientRecord, key: str, standing: ResultRecord | None, turn: Turn) -> None:
+    """One fact, told by a second channel under its own key: that channel's correction must find it again."""
+    if standing is None or key == standing.key or key in standing.result.also:
+        return
+    standing.result = dataclasses.replace(standing.result, also=(*standing.result.also, key))
+    if standing not in turn.work.results:  # else it is written with the rest of the batch
+        turn.work.known_as.append(standing)
+        turn.work.patients[record.id] = record
 
 
 def _keep_beside(record: PatientRecord, result: LabResult, change: Change, turn: Turn) -> ResultRecord:

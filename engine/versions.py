@@ -37,6 +37,10 @@ class Change:
 
 def compare(record: PatientRecord, result: LabResult) -> Change:
     standing = record.results.get(result.key)
+    if standing is None and (known := _known_as(record, result.key)) is not None:
+        # Another channel's correction of the same fact. A plain value that differs is not one: both are kept, the lower acts.
+        if result.status is ResultStatus.CORRECTED or result.status.withdrawn or _says_the_same(known.result, result):
+            standing = known
     if standing is None:
         twin = _same_fact(record, result)
         if twin is None:
@@ -52,6 +56,10 @@ def compare(record: PatientRecord, result: LabResult) -> Change:
     if result.trust is Trust.PROVISIONAL and before.trust is Trust.ESTABLISHED and not before.status.withdrawn:
         return Change(Effect.DOUBTED, standing)
     return Change(Effect.REPLACES, standing)
+
+
+def _known_as(record: PatientRecord, key: str) -> ResultRecord | None:
+    return next((standing for standing in record.results.values() if key in standing.result.also), None)
 
 
 def _same_fact(record: PatientRecord, result: LabResult) -> ResultRecord | None:

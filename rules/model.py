@@ -151,6 +151,8 @@ class LabResult:
     wbc_per_mm3: Decimal | None = None
     id: int | None = None
     """The store's number of this version; None before it is stored."""
+    also: tuple[str, ...] = ()
+    """Keys under which other channels have told this same fact."""
 
 
 @dataclass(frozen=True, slots=True)

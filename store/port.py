@@ -219,6 +219,8 @@ class Work:
     late: list[ResultRecord] = field(default_factory=list)
     """Versions kept for the record that never were current (a late preliminary after its final)."""
     superseded: list[int] = field(default_factory=list)
+    known_as: list[ResultRecord] = field(default_factory=list)
+    """Current versions that another channel knows by a key of its own (``LabResult.also``)."""
     assessments: list[tuple[str, int | None, int | None, Assessment]] = field(default_factory=list)
     """(patient, result, message, verdict)"""
     alerts: list[AlertRecord] = field(default_factory=list)

@@ -66,6 +66,7 @@ _filed = Prepared(
     )
 )
 _supersede = Prepared(update(result).where(result.c.id == _wanted).values(current=bindparam("is_current", False)))
+_rewrite = Prepared(update(result).where(result.c.id == _wanted).values(body=bindparam("written")))
 _update_patient = Prepared(
     update(patient)
     .where(patient.c.id == bindparam("patient_id"))
@@ -211,6 +212,7 @@ def write(connection: Connection, work: Work, at_ms: int) -> None:
         ],
     )
     _supersede.many(connection, [{"wanted": number} for number in work.superseded])
+    _rewrite.many(connection, [{"wanted": item.id, "written": encode(item.result)} for item in work.known_as])
     _insert(
         connection,
         result,

@@ -32,6 +32,9 @@ _CODECS = {
     "CP1252": "cp1252",
     "WINDOWS1252": "cp1252",
     "ANSI": "cp1252",
+    "CP850": "cp850",
+    "IBM850": "cp850",
+    "CP437": "cp437",
     "LATIN1": "iso8859-1",
     "LATIN9": "iso8859-15",
     "ISOIR87": "iso2022_jp",
@@ -93,6 +96,9 @@ class Separators(NamedTuple):
 def separators(field: str, encoding_characters: str) -> Separators:
     """MSH-1 and MSH-2; what MSH-2 leaves out has its customary value."""
     given = encoding_characters
+    if len(given) == 3 and given[2] == "&":
+        # ``^~&``: the backslash was lost on the way; an ampersand is nobody's escape.
+        given = f"{given[:2]}\\&"
     component, repetition, escape, subcomponent = (
         given[i] if i < len(given) else default for i, default in enumerate("^~\\&")
     )
@@ -136,7 +142,7 @@ def peek(raw: bytes) -> Header | None:
         kind[1].strip() if len(kind) > 1 else "",
         kind[2].strip() if len(kind) > 2 else "",
         fields[9],
-        fields[10].split(component, 1)[0].strip(),
+        fields[10].split(component, 1)[0].strip().upper(),
         fields[11].split(component, 1)[0].strip(),
         fields[14].strip(),
         fields[15].strip(),

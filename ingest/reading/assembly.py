@@ -182,7 +182,8 @@ class _Assembler:
             several = [m for m in self.specimen.counts("wbc") if m.value is not None and not m.comparator]
             if not several:
                 words = "a percentage, and no leukocyte count of the same specimen"
-                return self._refuse([*parts, *bands], "percent-without-leukocytes", words)
+                self._refuse([*parts, *bands], "percent-without-leukocytes", words)
+                return self._unread_leukocytes()
             wbc = min(several, key=lambda m: m.value or Decimal(0))
             weak = (*weak, "leukocytes-differ")
         inputs = [m for m in (part, band, wbc) if m is not None]
@@ -233,6 +234,12 @@ class _Assembler:
     def _refuse(self, measures: list[Measure], code: str, words: str) -> None:
         for m in measures:
             self._fault(m.row, Fault(code, m.row.where, f"{m.row.where}: {words}"), [])
+
+    def _unread_leukocytes(self) -> None:
+        """Why the leukocytes that stand there do not help."""
+        for row, fault in self.specimen.faults:
+            if not row.recognition.measures_neutrophils:
+                self.out.problems.append(Problem(fault.code, fault.where, fault.text, self.identifiers))
 
     def _fault(self, row: Row, fault: Fault, standing: list[Measure]) -> None:
         """An unreadable row. What only serves to derive a count is no loss where the count itself was read."""

@@ -156,6 +156,15 @@ _LOCAL: dict[str, Claim] = {
     **dict.fromkeys(("band%", "bands%"), Claim("bands", _PERCENT)),
     **dict.fromkeys(("wbc", "gb", "leuk", "leuko", "leu", "leuco", "lkc", "wcc", "leukozyten"), Claim("wbc")),
     **dict.fromkeys(("gra", "gran", "gran#", "gr#", "gra#", "gran%", "gr%"), Claim("granulocytes")),
+    # The other lines of a differential: where the name says neutrophils, one of the two lies.
+    **dict.fromkeys(
+        [
+            f"{cell}{mark}"
+            for cell in ("lym", "lymph", "lympho", "lymf", "mono", "mon", "eos", "eosi", "eosino", "baso", "bas")
+            for mark in ("", "#", "%")
+        ],
+        Claim("other"),
+    ),
 }
 
 # Short codes that mean other things elsewhere (noradrenaline, leucine): only where no name says something else.
@@ -163,20 +172,27 @@ _SHORT = frozenset(("ne", "leu", "gra", "gran", "stab", "seg", "segs", "band", "
 
 # All patterns run on lower-case text without accents.
 _NEUTROPHIL = re.compile(
-    r"neutro(?!p(a|e)n)|n(?:o|oe)ytrof|\bpnn\b|\bpolyn(?!ucl)|\banc\b|\bneut\b|\bneut?[#%]|\bne[#%]|polynucle\w*\s+neu|poly\.?\s*neu"
+    r"neutro(?!p(a|e)n)|n(?:o|oe)ytrof|\bpnn\b|\bpolyn(?!ucl)|\banc\b|\bneut\b|\bneut?[#%]|\bne[#%]|polynucle\w*\s+neu|poly\.?\s*neu|"
+    r"notrofil|obojetnochlon|неитрофил|ουδετεροφιλ|中性粒|好中球|daufkyrning"
 )
 _NOT_A_COUNT = re.compile(
     r"antibod|anticorp|antikorp|anticuerp|\bab\b|\bac\b|\banca\b|cytoplasm|elastase|gelatinase|lipocalin|\bngal\b|\bratio\b|rapport|"
     r"quotient|burst|oxidative|\bcd\d+|toxi[cq]|hyperseg|vacuol|granulations?\b|antigen|chemotax|morpholog|myelocyt|blast|"
     r"alkaline|phosphatase|neutrop(?:e|a)ni|\bnlr\b|function|phagocyt|adhesion|immature|comment|interpret|neutrophilic"
 )
+# A value of another day that is quoted beside today's: nobody's result of this message.
+_PRIOR = re.compile(
+    r"anterieur|anteriorit|precedent|\bprior (?:result|value)|\bprevious\b|vorwert|vorbefund|valore prec|\banterior\b"
+)
 _OTHER_CELL = re.compile(
     r"lymphoc|linfoc|lymfoc|monoc|eosin|baso[pf]|thromboc|platelet|plaquett|plaquet|erythroc|eritroc|hemoglob|haemoglob|hematoc|"
     r"reticuloc|nrbc|erythrobl|normobl"
 )
 _GRANULOCYTES = re.compile(r"\bgran(?:ulo[cz]\w*|s|[#%])?(?=\W|\Z)|granulo[cz]yt")
-_SEGS = re.compile(r"\bseg(?:s|m|ment\w*)?\b|segmented|segmentkern|\bsegr\b|segment(?:e|ad)")
-_BANDS = re.compile(r"\bbands?\b|band form|\bstab(?:s|kern\w*)?\b|stabkern|non segment|nonsegment|batonnet|cayado")
+_SEGS = re.compile(r"\bseg(?:s|m|ment\w*)?\b|segmented|segmentkern|\bsegr\b|segment(?:e|ad|ow)|сегментояд")
+_BANDS = re.compile(
+    r"\bbands?\b|band form|\bstab(?:s|kern\w*)?\b|stabkern|non segment|nonsegment|batonnet|cayado|палочкояд|paleczkow"
+)
 _WBC = re.compile(
     r"(?:total )?(?:wbc|white (?:blood )?cells?(?: count)?|white cell count|leu[ck]o[cz]yt[a-z]*|"
     r"leucocit[a-z]*|leukocit[a-z]*|"
@@ -197,7 +213,9 @@ _FLUID = re.compile(
     r"nasal|gastric|exudat|transudat|vagin|\bjoint\b"
 )
 _FLUID_CODES = frozenset(
-    "CSF FLU FLD PLR PLRV SNV SNVFLD URN UR SPT SPUTUM BAL BRO AMN PRT PERI PCFL DIAF STL SEM BON MAR ASC PUS WND".split()
+    "CSF FLU FLD PLR PLRV SNV SNVFLD URN UR SPT SPUTUM BAL BRO AMN PRT PERI PCFL DIAF STL SEM BON MAR ASC PUS WND "
+    # SNOMED CT specimens: cerebrospinal, pleural, peritoneal, synovial, pericardial, body fluid; urine, sputum, lavage, marrow.
+    "258450006 418564007 168139001 119332005 122571007 309051001 122575003 119334006 258607008 119359002".split()
 )
 _BLOOD = re.compile(r"blood|\bsang|\bblut|sangre|sangue|\bblod\b|edta|\bkrew|whole bld|\bbld\b")
 _BLOOD_CODES = frozenset(
@@ -274,6 +292,8 @@ def recognise(codings: tuple[Coding, ...], text: str = "") -> Recognition:
     named: list[Claim] = []
     fluid = False
     names = _names(codings, text)
+    if any(_PRIOR.search(name) for name in names):
+        return Recognition(None, (), bool(by_code), shown, False, "prior-result")
     for coding in codings:
         if coding.code.upper() not in _CODES and not _is_loinc(coding):
             folded = "".join(_fold(coding.code).split())
@@ -378,9 +398,9 @@ def is_blood_count(codings: tuple[Coding, ...], text: str = "") -> bool:
     return any(_PANEL.search(n) for n in (*_names(codings, text), *(_fold(c.code) for c in codings)))
 
 
-def is_laboratory_document(codings: tuple[Coding, ...]) -> bool:
+def is_laboratory_document(codings: tuple[Coding, ...], text: str = "") -> bool:
     """A whole laboratory report as a document: a neutrophil count may be inside."""
-    return any(c.code in _DOCUMENTS for c in codings) or any(_LAB_DOCUMENT.search(n) for n in _names(codings, ""))
+    return any(c.code in _DOCUMENTS for c in codings) or any(_LAB_DOCUMENT.search(n) for n in _names(codings, text))
 
 
 @lru_cache(maxsize=2048)

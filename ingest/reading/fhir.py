@@ -6,11 +6,8 @@ those of the document, digit by digit.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
-from decimal import Decimal
-from functools import lru_cache
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -18,34 +15,36 @@ from msgspec import Struct
 
 from ingest.reading import fhirtypes as t
 from ingest.reading.assembly import Assembly, assemble
-from ingest.reading.codes import Coding, Recognition, is_blood_count, is_laboratory_document, recognise, specimen_of
+from ingest.reading.codes import Recognition, is_blood_count, is_laboratory_document
 from ingest.reading.fhirindex import UNDECODABLE, Index, Item, NotFhir, decode, has_duplicate_keys, lay_out, subject_of
+from ingest.reading.fhirparts import (
+    codings_of,
+    decoded_specimen,
+    doubts_of_notes,
+    has_value,
+    is_test,
+    key_of,
+    number_in,
+    order_in,
+    range_in,
+    recognise_code,
+    specimen_kind,
+    spoiled_by,
+    status_of,
+    unit_in,
+)
 from ingest.reading.fhirregister import register_facts
 from ingest.reading.outcome import LedgerEntry, Problem, Reading
 from ingest.reading.patients import is_test_identity
 from ingest.reading.rows import Row
 from ingest.reading.times import Stamp, stamp_of
-from ingest.reading.units import Unit, unit_of
-from ingest.reading.values import Number, Refusal, number_of, number_of_json
-from rules.model import Comparator, OrderReference, PatientIdentifier, ResultStatus
+from rules.model import PatientIdentifier
 
 __all__ = ["read_fhir"]
 
-_STATUS = {
-    "registered": ResultStatus.PRELIMINARY,
-    "preliminary": ResultStatus.PRELIMINARY,
-    "final": ResultStatus.FINAL,
-    "appended": ResultStatus.FINAL,
-    "amended": ResultStatus.CORRECTED,
-    "corrected": ResultStatus.CORRECTED,
-    "cancelled": ResultStatus.CANCELLED,
-    "entered-in-error": ResultStatus.ENTERED_IN_ERROR,
-}
-_COMPARATORS: dict[str, Comparator] = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _HINT = re.compile(
     rb"neutro|\bPNN\b|\bNEUT?\b|751-8|26499-4|753-4|770-8|26511-6|23761-0|71676-1|30451-9", re.IGNORECASE
 )
-_DIRECTIONS = frozenset(("L", "LL", "H", "HH", "N", "<", ">"))
 _DOUBTFUL = re.compile(rb'"code"\s*:\s*"(?:DOUT|DOUA|DPOT|COLP|COLV|USUR|FICT)"')
 _NOT_PATIENTS = ("Group/", "Device/", "Location/")
 
@@ -86,8 +85,11 @@ class _Reader:
 
     def read(self) -> Reading:
         by_patient: dict[tuple[tuple[PatientIdentifier, ...], tuple[str, ...]], list[Row]] = {}
+        outdated = _outdated(self.index)
         for item in self.index.items:
-            if item.kind == "Observation":
+            if id(item) in outdated:
+                self._not_relevant(item.where, "older-version")
+            elif item.kind == "Observation":
                 for known, doubts, row in self._rows(item):
                     by_patient.setdefault((known, doubts), []).append(row)
         for (known, doubts), rows in by_patient.items():
@@ -116,7 +118,7 @@ class _Reader:
         )
 
     def _look_around(self, meta: t.Meta | None) -> None:
-        if _is_test(meta):
+        if is_test(meta):
             self.production = False
         for item in self.index.items:
             try:
@@ -125,7 +127,7 @@ class _Reader:
                     source = header.source or t.Source()
                     self.sender = source.endpoint or source.name or ""
                     self.control_id = self.control_id or header.id or ""
-                    if _is_test(header.meta):
+                    if is_test(header.meta):
                         self.production = False
                 elif item.kind == "DiagnosticReport":
                     report = decode(item.raw, t.DiagnosticReport)
@@ -149,12 +151,12 @@ class _Reader:
         parts += [(f"{item.where}.component[{n}]", c) for n, c in enumerate(observation.component)]
         relevant: list[tuple[str, t.Component, Recognition]] = []
         for where, part in parts:
-            recognition = _recognise(part.code)
-            if part is observation and observation.component and not _has_value(part):
+            recognition = recognise_code(part.code)
+            if part is observation and observation.component and not has_value(part):
                 self._not_relevant(where, "panel")
             elif recognition.claim is None:
                 self._not_relevant(where, recognition.reason)
-            elif observation.status in ("registered", None) and not _has_value(part):
+            elif observation.status in ("registered", None) and not has_value(part):
                 self._not_relevant(where, "pending")
             else:
                 relevant.append((where, part, recognition))
@@ -230,13 +232,14 @@ class _Reader:
         known: tuple[PatientIdentifier, ...],
     ) -> Row:
         report = self._report(item)
-        number, sent, value_member = _number(part)
-        unit_sent, unit, conflict = _unit(part.valueQuantity)
-        status, doubts = _status(observation, part, report)
+        number, sent, value_member = number_in(part)
+        unit_sent, unit, conflict = unit_in(part.valueQuantity)
+        status, doubts = status_of(observation, part, report)
         specimen_item = self._specimen(observation, report, item)
-        specimen = _decoded_specimen(specimen_item)
-        stamp = self._collected(observation, specimen)
-        low, high = _range(part, observation)
+        specimen = decoded_specimen(specimen_item)
+        stamp = self._collected(observation, specimen, report)
+        doubts += doubts_of_notes(observation, report)
+        low, high = range_in(part, unit)
         reference = (observation.specimen or t.Reference()).reference or (specimen_item.where if specimen_item else "")
         return Row(
             where=where,
@@ -250,14 +253,14 @@ class _Reader:
             unit_conflict=conflict,
             status=status,
             doubts=doubts,
-            specimen=_specimen_kind(specimen, observation),
-            spoiled=_spoiled(specimen),
+            specimen=specimen_kind(specimen, observation),
+            spoiled=spoiled_by(specimen, observation, report),
             range_low=low,
             range_high=high,
             stamp=stamp,
             issued=stamp_of(observation.issued, self.zone) if observation.issued else Stamp(None),
-            key=_key(observation, item, recognition.coding.code, where),
-            order=_order(observation, report),
+            key=key_of(observation, item, recognition.coding.code, where),
+            order=order_in(observation, report),
             group=(reference, stamp.at) if stamp.at is not None else id(item),
         )
 
@@ -271,7 +274,10 @@ class _Reader:
                 return target
         return None
 
-    def _collected(self, observation: t.Observation, specimen: t.Specimen | None) -> Stamp:
+    def _collected(
+        self, observation: t.Observation, specimen: t.Specimen | None, report: t.DiagnosticReport | None
+    ) -> Stamp:
+        """effective[x], else the specimen's collection, else the report's own effective[x]; never issued."""
         period = observation.effectivePeriod or t.Period()
         collection = (specimen.collection if specimen else None) or t.Collection()
         text = (
@@ -280,32 +286,39 @@ class _Reader:
             or period.start
             or collection.collectedDateTime
             or (collection.collectedPeriod or t.Period()).start
+            or (report.effectiveDateTime if report else None)
+            or ((report.effectivePeriod or t.Period()).start if report else None)
         )
         return stamp_of(text, self.zone) if text else Stamp(None, True, ("collection-time-missing",))
 
     def _documents(self) -> None:
-        """A laboratory report whose blood count is only in its presentedForm."""
+        """A laboratory report whose blood count is only in a document: presentedForm, or a DocumentReference."""
         if self.out.results:
             return
         for item in self.index.items:
-            if item.kind != "DiagnosticReport":
-                continue
             try:
-                report = decode(item.raw, t.DiagnosticReport)
+                if item.kind == "DiagnosticReport":
+                    report = decode(item.raw, t.DiagnosticReport)
+                    read = any(r.reference and self.index.find(r.reference, item) for r in report.result)
+                    if report.presentedForm and not read:
+                        self._document(item, "presentedForm", report.code, report.subject)
+                elif item.kind == "DocumentReference":
+                    document = decode(item.raw, t.DocumentReference)
+                    if document.status != "entered-in-error" and any(c.attachment for c in document.content):
+                        self._document(item, "content", document.type, document.subject)
             except UNDECODABLE:
                 continue
-            codings = _codings(report.code)
-            if (
-                report.presentedForm
-                and not report.result
-                and (is_laboratory_document(codings) or is_blood_count(codings))
-            ):
-                where = f"{item.where}.presentedForm"
-                known = subject_of(self.index, report.subject, item)[0]
-                self._note(known)
-                self.out.problems.append(
-                    Problem("document-not-read", where, f"{where}: a laboratory report as a document", known)
-                )
+
+    def _document(self, item: Item, member: str, code: t.CodeableConcept | None, subject: t.Reference | None) -> None:
+        codings, text = codings_of(code), (code.text or "") if code else ""
+        if not (is_laboratory_document(codings, text) or is_blood_count(codings, text)):
+            return
+        where = f"{item.where}.{member}"
+        known = subject_of(self.index, subject, item)[0]
+        self._note(known)
+        self.out.problems.append(
+            Problem("document-not-read", where, f"{where}: a laboratory report as a document", known)
+        )
 
     def _malformed(self) -> None:
         for where in dict.fromkeys(self.index.malformed):
@@ -324,156 +337,35 @@ def _control_id(bundle: t.Bundle) -> str:
     return value or bundle.id or ""
 
 
-def _is_test(meta: t.Meta | None) -> bool:
-    if meta is None:
-        return False
-    tagged = any(c.code in ("T", "D") and (c.system or "").endswith("v2-0103") for c in meta.tag)
-    return tagged or any(c.code == "HTEST" for c in (*meta.security, *meta.tag))
+def _outdated(index: Index) -> set[int]:
+    """The older versions of Observations of which a payload (a history, a notification) holds several."""
+    versions: dict[str, list[Item]] = {}
+    for item in index.items:
+        if item.kind == "Observation" and item.id and item.parent is None:
+            versions.setdefault(item.full_url.split("/_history/", 1)[0] or item.id, []).append(item)
+    return {id(item) for several in versions.values() if len(several) > 1 for item in _but_the_newest(several, index)}
 
 
-def _codings(code: t.CodeableConcept | None) -> tuple[Coding, ...]:
-    if code is None:
-        return ()
-    return tuple(Coding(c.code or "", c.display or "", c.system or "") for c in code.coding)
+def _but_the_newest(several: list[Item], index: Index) -> list[Item]:
+    """By versionId or lastUpdated; where neither says it, a history begins with the newest (FHIR R4, http.html#history)."""
+    ages: list[tuple[str, int]] = []
+    for item in several:
+        try:
+            meta = decode(item.raw, _OnlyMeta).meta or t.Meta()
+        except UNDECODABLE:
+            return []
+        number = int(meta.versionId) if meta.versionId and meta.versionId.isascii() and meta.versionId.isdigit() else -1
+        ages.append((meta.lastUpdated or "", number))
+    if len({number for _, number in ages}) == len(several):
+        newest = max(range(len(several)), key=lambda n: ages[n][1])
+    elif len({at for at, _ in ages}) == len(several):
+        newest = max(range(len(several)), key=lambda n: ages[n][0])
+    elif index.bundle is not None and index.bundle.type == "history":
+        newest = 0
+    else:
+        return []
+    return [item for n, item in enumerate(several) if n != newest]
 
 
-def _recognise(code: t.CodeableConcept | None) -> Recognition:
-    return recognise(_codings(code), (code.text or "") if code else "")
-
-
-def _has_value(part: t.Component) -> bool:
-    others = (part.valueInteger, part.valueCodeableConcept, part.valueRange, part.valueRatio, part.valueBoolean)
-    more = (part.valueSampledData, part.valueAttachment)
-    quantity = part.valueQuantity is not None and t.present(part.valueQuantity.value)
-    return quantity or part.valueString is not None or any(t.present(v) for v in (*others, *more))
-
-
-def _number(part: t.Component) -> tuple[Number | Refusal, str, str]:
-    """``(number or refusal, as sent, member)``."""
-    quantity = part.valueQuantity
-    if quantity is not None and t.present(quantity.value):
-        token = bytes(quantity.value).decode("utf-8", "replace")
-        number = number_of_json(token)
-        sent = f"{quantity.comparator or ''}{token[:40]}"
-        if isinstance(number, Number) and quantity.comparator:
-            comparator = _COMPARATORS.get(quantity.comparator)
-            if comparator is None:
-                return Refusal("value-comparator", "unknown comparator"), sent, "valueQuantity"
-            number = number._replace(comparator=comparator)
-        return number, sent, "valueQuantity"
-    if part.valueString is not None:
-        return number_of(part.valueString), part.valueString[:200], "valueString"
-    if t.present(part.valueInteger):
-        token = bytes(part.valueInteger).decode("utf-8", "replace")
-        return number_of_json(token), token[:40], "valueInteger"
-    if part.dataAbsentReason is not None:
-        return Refusal("value-absent", "the laboratory gives a reason in place of a value"), "", "dataAbsentReason"
-    if _has_value(part):
-        return Refusal("value-type", "a value type that holds no count"), "", "value"
-    return Refusal("value-missing", "no value"), "", "value"
-
-
-@lru_cache(maxsize=1024)
-def _unit_of_quantity(code: str, system: str, text: str) -> tuple[str, Unit | None, bool]:
-    by_code, by_text = unit_of(code), unit_of(text)
-    sent = code or text
-    if by_code is not None and by_text is not None and by_code != by_text:
-        return sent, None, True
-    if by_code is None and code and ("unitsofmeasure" in system or by_text is None):
-        return sent, None, False
-    return sent, by_code or by_text, False
-
-
-def _unit(quantity: t.Quantity | None) -> tuple[str, Unit | None, bool]:
-    if quantity is None:
-        return "", None, False
-    return _unit_of_quantity(quantity.code or "", quantity.system or "", quantity.unit or "")
-
-
-def _status(
-    observation: t.Observation, part: t.Component, report: t.DiagnosticReport | None
-) -> tuple[ResultStatus, tuple[str, ...]]:
-    status = _STATUS.get(observation.status or "")
-    if status is None:
-        return ResultStatus.PRELIMINARY, ("status-unknown" if observation.status else "status-missing",)
-    doubts: list[str] = []
-    if status is ResultStatus.PRELIMINARY:
-        doubts.append("status-preliminary")
-    if report is not None and report.status in ("cancelled", "entered-in-error") and not status.withdrawn:
-        doubts.append("status-conflict")
-    if t.present(observation.modifierExtension):
-        doubts.append("modifier-extension")
-    if _is_test(observation.meta):
-        doubts.append("test-message")
-    given = part.interpretation or observation.interpretation or []
-    said = {c.code for i in (given if isinstance(given, list) else [given]) for c in i.coding}
-    if "A" in said and said & _DIRECTIONS:
-        doubts.append("analyser-suspect")
-    return status, tuple(doubts)
-
-
-def _decoded_specimen(item: Item | None) -> t.Specimen | None:
-    if item is None:
-        return None
-    try:
-        return decode(item.raw, t.Specimen)
-    except UNDECODABLE:
-        return None
-
-
-def _specimen_kind(specimen: t.Specimen | None, observation: t.Observation) -> Literal["blood", "fluid", "unknown"]:
-    concept = specimen.type if specimen else None
-    display = (observation.specimen.display or "") if observation.specimen else ""
-    codes = tuple(c.code or "" for c in concept.coding) if concept else ()
-    names = (*(c.display or "" for c in concept.coding), concept.text or "") if concept else ()
-    return specimen_of(codes, (*names, display))
-
-
-def _spoiled(specimen: t.Specimen | None) -> str:
-    if specimen is None:
-        return ""
-    words = " ".join(
-        text for c in specimen.condition for text in (c.text or "", *(f"{g.code} {g.display}" for g in c.coding))
-    ).upper()
-    if "CLOT" in words or "COAGUL" in words:
-        return "specimen-clotted"
-    return "specimen-rejected" if specimen.status in ("unsatisfactory", "entered-in-error") else ""
-
-
-def _range(part: t.Component, observation: t.Observation) -> tuple[Decimal | None, Decimal | None]:
-    """The one reference range, where it is in the value's own unit."""
-    ranges = part.referenceRange
-    if len(ranges) != 1 or part.valueQuantity is None:
-        return None, None
-    own = part.valueQuantity
-    bounds: list[Decimal | None] = []
-    for side in (ranges[0].low, ranges[0].high):
-        if side is None or not t.present(side.value) or (side.code or side.unit) not in (own.code, own.unit, None):
-            bounds.append(None)
-            continue
-        number = number_of_json(bytes(side.value).decode("utf-8", "replace"))
-        bounds.append(number.value if isinstance(number, Number) else None)
-    return bounds[0], bounds[1]
-
-
-def _key(observation: t.Observation, item: Item, code: str, where: str) -> str:
-    """Observation.identifier, else the resource's own name, else its content; never its time."""
-    component = where[where.rindex(".component[") :] if ".component[" in where else ""
-    tail = f"|ANC:{code}{component}"
-    for identifier in observation.identifier:
-        if identifier.value:
-            return f"{identifier.system or ''}|{identifier.value}{tail}"
-    if item.id and item.parent is None:
-        return f"Observation/{item.id}{tail}"
-    if item.full_url:
-        return f"{item.full_url}{tail}"
-    return f"content:{hashlib.blake2b(item.raw, digest_size=16).hexdigest()}{tail}"
-
-
-def _order(observation: t.Observation, report: t.DiagnosticReport | None) -> OrderReference:
-    found = {"PLAC": "", "FILL": ""}
-    for identifier in (*observation.identifier, *(report.identifier if report else ())):
-        for coding in identifier.type.coding if identifier.type else ():
-            if coding.code in found and not found[coding.code]:
-                found[coding.code] = identifier.value or ""
-    return OrderReference(placer=found["PLAC"], filler=found["FILL"])
+class _OnlyMeta(Struct, frozen=True):
+    meta: t.Meta | None = None

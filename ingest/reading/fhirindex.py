@@ -116,6 +116,8 @@ def _harmless(error: BaseException) -> str:
 def _add(index: Index, item: Item, head: t.Head, depth: int) -> NotFhir | None:
     if item.kind == "Bundle":
         return _add_bundle(index, item, depth)
+    if item.kind == "Parameters" and depth:
+        _add_parameters(index, item, depth)
     if not item.where:
         item.where = f"{item.kind}/{item.id}" if item.id else item.kind
     for number, part in enumerate(head.contained):
@@ -167,6 +169,25 @@ def _add_bundle(index: Index, item: Item, depth: int) -> NotFhir | None:
         if problem is not None:
             index.malformed.append(where)
     return None
+
+
+def _add_parameters(index: Index, item: Item, depth: int) -> None:
+    """The resources that Parameters carry: the content of ``$process-message``."""
+    prefix = f"{item.where}." if item.where else ""
+    try:
+        parameters = decode(item.raw, t.Parameters).parameter
+    except UNDECODABLE:
+        index.malformed.append(f"{prefix}Parameters")
+        return
+    for number, parameter in enumerate(parameters[:MAX_ENTRIES]):
+        if not t.present(parameter.resource):
+            continue
+        where = f"{prefix}parameter[{number}].resource"
+        head = _head(parameter.resource)
+        if head is None or _add(
+            index, Item(head.resourceType, where, bytes(parameter.resource), head.id or ""), head, depth - 1
+        ):
+            index.malformed.append(where)
 
 
 class _Duplicate(Exception):

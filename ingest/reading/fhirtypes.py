@@ -69,6 +69,8 @@ class Reference(Struct, frozen=True):
 
 
 class Meta(Struct, frozen=True):
+    versionId: str | None = None
+    lastUpdated: str | None = None
     tag: list[Coding] = field(default_factory=list)
     security: list[Coding] = field(default_factory=list)
 
@@ -81,9 +83,14 @@ class Quantity(Struct, frozen=True):
     code: str | None = None
 
 
+class Annotation(Struct, frozen=True):
+    text: str | None = None
+
+
 class Range(Struct, frozen=True):
     low: Quantity | None = None
     high: Quantity | None = None
+    text: str | None = None
 
 
 class Component(Struct, frozen=True):
@@ -118,9 +125,38 @@ class Observation(Component, frozen=True):
     issued: str | None = None
     specimen: Reference | None = None
     bodySite: CodeableConcept | None = None
+    note: list[Annotation] = field(default_factory=list)
+    comment: str | None = None
+    """STU3's one note."""
     component: list[Component] = field(default_factory=list)
     contained: list[Raw] = field(default_factory=list)
     modifierExtension: Raw = NOTHING
+
+
+class Attachment(Struct, frozen=True):
+    contentType: str | None = None
+    data: str | None = None
+    url: str | None = None
+
+
+class Content(Struct, frozen=True):
+    attachment: Attachment | None = None
+
+
+class DocumentReference(Struct, frozen=True):
+    status: str | None = None
+    type: CodeableConcept | None = None
+    subject: Reference | None = None
+    content: list[Content] = field(default_factory=list)
+
+
+class Parameter(Struct, frozen=True):
+    name: str | None = None
+    resource: Raw = NOTHING
+
+
+class Parameters(Struct, frozen=True):
+    parameter: list[Parameter] = field(default_factory=list)
 
 
 class DiagnosticReport(Struct, frozen=True):
@@ -137,7 +173,8 @@ class DiagnosticReport(Struct, frozen=True):
     specimen: list[Reference] = field(default_factory=list)
     result: list[Reference] = field(default_factory=list)
     contained: list[Raw] = field(default_factory=list)
-    presentedForm: list[Raw] = field(default_factory=list)
+    presentedForm: list[Attachment] = field(default_factory=list)
+    conclusion: str | None = None
 
 
 class Collection(Struct, frozen=True):
@@ -147,6 +184,7 @@ class Collection(Struct, frozen=True):
 
 class Specimen(Struct, frozen=True):
     id: str | None = None
+    note: list[Annotation] = field(default_factory=list)
     type: CodeableConcept | None = None
     status: str | None = None
     collection: Collection | None = None

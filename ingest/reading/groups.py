@@ -17,6 +17,9 @@ from wire.er7 import Message, Segment, Separators
 
 __all__ = ["Group", "groups_of", "not_relevant"]
 
+# A document, or a comment that may speak of the specimen.
+_READ_ALWAYS = frozenset(("ED", "RP", "TX", "FT", "ST"))
+_COMMENTS = frozenset(("TX", "FT", "ST"))
 _CONTEXT = frozenset(("PID", "ORC", "OBR", "SPM", "NTE"))
 
 
@@ -31,6 +34,9 @@ class Group:
     rows: list[tuple[Segment, Recognition]] = field(default_factory=list)
     documents: list[Segment] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    """What is said of the whole order: NTE of its OBR, and comments sent as an OBX of text."""
+    other_notes: list[str] = field(default_factory=list)
+    """NTE of its other rows."""
     row_notes: dict[int, list[str]] = field(default_factory=dict)
     observations: int = 0
 
@@ -98,7 +104,7 @@ def groups_of(message: Message, ledger: list[LedgerEntry]) -> list[Group]:
         line, behind = (block, "") if "\r" not in block else block.split("\r", 1)
         parts = line.split(sep, 4)
         row = 0
-        if prior or len(parts) < 4 or not (entries := find(parts[3])) or number >= _SHARED or parts[2] in ("ED", "RP"):
+        if prior or len(parts) < 4 or not (entries := find(parts[3])) or number >= _SHARED or parts[2] in _READ_ALWAYS:
             row = walk.observation(f"OBX{line}", number, parts)
         else:
             enter(entries[number])
@@ -149,12 +155,21 @@ class _Walk:
         elif len(parts) > 3 and parts[2] in ("ED", "RP"):
             self.group.documents.append(Segment(line, number, self.marks, self.codec))
         else:
+            if len(parts) > 4 and parts[2] in _COMMENTS:
+                self._comment(parts[4])
             self.ledger.append(not_relevant(number, recognition.reason))
         return 0
+
+    def _comment(self, behind: str) -> None:
+        """OBX-5 of a row of text, where it is long enough to be a sentence."""
+        value = behind.split(self.marks.field, 2)[1:2]
+        if value and len(value[0]) > 3:
+            self.group.notes.append(Segment("", 0, self.marks, self.codec).text(value[0]))
 
     def surroundings(self, text: str, number: int, row: int) -> None:
         """Segments that are no OBX. ``number``: the OBX so far; ``row``: the one just before, if it is a row."""
         self.group.observations = number - self.began
+        elsewhere = number > 0
         for line in text.split("\r"):
             name = line[:3]
             if name not in _CONTEXT:
@@ -162,15 +177,20 @@ class _Walk:
             place = self.counts[name] = self.counts.get(name, 0) + 1
             segment = Segment(line, place, self.marks, self.codec)
             if name == "NTE":
-                self._note(segment, row)
+                self._note(segment, row, elsewhere=elsewhere)
             else:
-                row = 0
+                row, elsewhere = 0, False
                 self._context(name, segment, number)
 
-    def _note(self, segment: Segment, row: int) -> None:
-        note = segment.field(3)
-        if note:
-            (self.group.row_notes.setdefault(row, []) if row else self.group.notes).append(note)
+    def _note(self, segment: Segment, row: int, *, elsewhere: bool) -> None:
+        """``elsewhere``: the note stands under an OBX that is no row of ours."""
+        note = segment.text(segment.field(3))
+        if not note:
+            return
+        if row:
+            self.group.row_notes.setdefault(row, []).append(note)
+        else:
+            (self.group.other_notes if elsewhere else self.group.notes).append(note)
 
     def _context(self, name: str, segment: Segment, number: int) -> None:
         if name == "PID":

@@ -12,12 +12,14 @@ from zoneinfo import ZoneInfo
 from ingest.reading.assembly import Assembly, assemble
 from ingest.reading.codes import Coding, Recognition, is_blood_count, is_laboratory_document
 from ingest.reading.groups import Group, groups_of, not_relevant
-from ingest.reading.orders import Order, first_stamp, order_of, says_clotted
+from ingest.reading.notes import says_aggregated, says_clotted
+from ingest.reading.orders import RETIRED, Order, first_stamp, order_of
 from ingest.reading.outcome import LedgerEntry, Problem, Reading
 from ingest.reading.patients import patient_of
 from ingest.reading.rows import Row
 from ingest.reading.times import Stamp, stamp_of
 from ingest.reading.v2fields import number_in, range_of, status_of, unit_in
+from ingest.reading.values import Refusal
 from rules.model import LabResult, PatientIdentifier, ResultStatus, Trust
 from wire.ack import UNSUPPORTED
 from wire.er7 import NULL, Header, Message, Segment, parse
@@ -28,7 +30,6 @@ __all__ = ["read_hl7v2"]
 _NOT_RESULTS = UNSUPPORTED | frozenset(
     "ADT ACK MCF SIU SRM MFN MFK BAR DFT PMU QBP RSP ORR ORL RRE RRD PEX CRM NMD".split()
 )
-_RETIRED = frozenset(("CA", "OC", "CR"))
 
 
 def read_hl7v2(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
@@ -141,14 +142,20 @@ def _row(
     number, value_sent = number_in(obx)
     unit_sent, unit, conflict = unit_in(obx)
     status, doubts = status_of(obx, order.status)
-    if order.mixed:
-        doubts = (*doubts, "specimen-ambiguous")
+    doubts = (*doubts, *order.doubts)
+    if order.retired and not status.withdrawn:
+        doubts = (*doubts, "status-conflict")
     stamp = _collected(obx, order, zone)
     sub_id = obx.field(4)
     spoiled = order.spoiled
-    if not spoiled and group.row_notes and any(says_clotted(n) for n in group.row_notes.get(obx.number, ())):
+    notes = group.row_notes.get(obx.number) if group.row_notes else None
+    if notes and not spoiled and any(says_clotted(note) for note in notes):
         spoiled = "specimen-clotted"
-    low, high = range_of(obx.field(7))
+    if notes and any(says_aggregated(note) for note in notes):
+        doubts = (*doubts, "specimen-aggregates")
+    if isinstance(number, Refusal) and value_sent and says_clotted(value_sent):
+        spoiled = spoiled or "specimen-clotted"
+    low, high = range_of(obx.field(7), unit)
     return Row(
         where=where,
         recognition=recognition,
@@ -214,7 +221,7 @@ def _cancelled_order(
     obr = group.obr
     if obr is None or group.observations:
         return
-    retired = group.orc is not None and group.orc.field(1).upper() in _RETIRED
+    retired = group.orc is not None and group.orc.field(1).upper() in RETIRED
     if obr.field(25).upper() != "X" and not retired:
         return
     parts = [*obr.components(4), *[""] * 6]

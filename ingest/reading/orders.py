@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -10,28 +9,24 @@ from zoneinfo import ZoneInfo
 
 from ingest.reading.codes import specimen_of
 from ingest.reading.groups import Group
+from ingest.reading.notes import says_aggregated, says_clotted, says_haemolysed
 from ingest.reading.times import Stamp, stamp_of
 from ingest.reading.v2fields import entity_of
 from rules.model import OrderReference
 from wire.er7 import NULL, Segment, Separators
 
-__all__ = ["Order", "order_of", "says_clotted"]
+__all__ = ["RETIRED", "Order", "first_stamp", "order_of"]
 
+# ORC-1 that take an order back (table 0119).
+RETIRED = frozenset(("CA", "OC", "CR"))
 Kind = Literal["blood", "fluid", "unknown"]
 
-_CLOTTED = re.compile(
-    r"(?:pr[eé]l[eè]vement|[eé]chantillon|tube|sang|specimen|sample|blood|probe|blut)\W+(?:\w+\W+){0,3}?"
-    r"(?:coagul|clott|caill|geronnen)|"
-    r"(?:clotted|geronnene)\s+(?:blood|sample|specimen|probe)|caillots?\b|\bclots? (?:present|seen)",
-    re.IGNORECASE,
-)
-_DENIED = re.compile(r"\b(?:no|not|non|pas|sans|without|kein\w*|nicht|absence|un)\b\W*(?:\w+\W+){0,2}\Z", re.IGNORECASE)
 _UNTIMED = Stamp(None, True, ("collection-time-missing",))
 
 
 @dataclass(slots=True)
 class Order:
-    """``collected``: of OBR-7, else SPM-17; ``timed`` False when neither is there. ``mixed``: two kinds of specimen."""
+    """``collected``: of OBR-7, else SPM-17; ``timed`` False when neither is there. ``retired``: cancelled by ORC-1."""
 
     reference: OrderReference
     panel: str
@@ -42,7 +37,9 @@ class Order:
     specimen: Kind
     specimen_id: str
     spoiled: str
-    mixed: bool
+    doubts: tuple[str, ...]
+    """Of the whole order: its specimens differ, its cells stuck together, it was cancelled and has a result."""
+    retired: bool
 
 
 def order_of(group: Group, zone: ZoneInfo | None, sent: Stamp) -> Order:
@@ -50,14 +47,20 @@ def order_of(group: Group, zone: ZoneInfo | None, sent: Stamp) -> Order:
     obr, orc = group.obr, group.orc
     filler = (entity_of(obr, 3) if obr else "") or (entity_of(orc, 3) if orc else "")
     placer = (entity_of(obr, 2) if obr else "") or (entity_of(orc, 2) if orc else "")
-    collected = obr.field(7) if obr else ""
+    collected = _stated(obr, 7) if obr else ""
     spoiled = ""
     for spm in group.specimens:
         spoiled = _spoiled(spm, spoiled)
         collected = collected or spm.component(17)
-    if not spoiled and group.notes and any(says_clotted(note) for note in group.notes):
-        spoiled = "specimen-clotted"
+    doubts: tuple[str, ...] = ()
+    if group.notes or group.other_notes:
+        if not spoiled and any(says_clotted(note) for note in (*group.notes, *group.other_notes)):
+            spoiled = "specimen-clotted"
+        if any(says_aggregated(note) for note in group.notes):
+            doubts = ("specimen-aggregates",)
     panel, said = _specimens_said(group)
+    if len(said) > 1:
+        doubts = ("specimen-ambiguous", *doubts)
     issued = obr.field(22) if obr else ""
     return Order(
         reference=OrderReference(placer=placer, filler=filler),
@@ -69,8 +72,14 @@ def order_of(group: Group, zone: ZoneInfo | None, sent: Stamp) -> Order:
         specimen="blood" if "blood" in said else "fluid" if said else "unknown",
         specimen_id=group.specimens[0].field(2) if len(group.specimens) == 1 else "",
         spoiled=spoiled,
-        mixed=len(said) > 1,
+        doubts=doubts,
+        retired=orc is not None and orc.field(1).upper() in RETIRED,
     )
+
+
+def _stated(segment: Segment, position: int) -> str:
+    text = segment.field(position)
+    return "" if text == NULL else text
 
 
 def first_stamp(text: str, segment: Segment, zone: ZoneInfo | None) -> Stamp:
@@ -79,9 +88,11 @@ def first_stamp(text: str, segment: Segment, zone: ZoneInfo | None) -> Stamp:
 
 
 def _spoiled(spm: Segment, already: str) -> str:
-    condition = " ".join(spm.components(24)).upper()
+    condition = spm.text(spm.field(24)).upper()
     if "CLOT" in condition or "COAGUL" in condition:
         return "specimen-clotted"
+    if condition and says_haemolysed(condition):
+        return already or "specimen-haemolysed"
     if spm.field(21) and not spm.is_null(21):
         return already or "specimen-rejected"
     return already
@@ -121,16 +132,3 @@ def _panel(text: str, marks: Separators, codec: str) -> tuple[str, Kind]:
     parts = Segment("", 0, marks, codec).split_components(text.split(marks.repetition, 1)[0]) if text else [""]
     kind = specimen_of((), tuple(parts[i] for i in (1, 4) if i < len(parts)))
     return ("" if parts[0] == NULL else parts[0]), kind
-
-
-def says_clotted(note: str) -> bool:
-    """A phrase that says the specimen clotted, unless a denial stands before it."""
-    if len(note) > 4000:
-        return False
-    for match in _CLOTTED.finditer(note):
-        words = note[max(0, match.start() - 30) : match.end()]
-        if not _DENIED.search(words[: len(words) - len(match.group())]) and not re.search(
-            r"\b(?:no|not|non|pas|sans|without|nicht)\b", match.group(), re.IGNORECASE
-        ):
-            return True
-    return False

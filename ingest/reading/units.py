@@ -32,22 +32,38 @@ _PER_L = Unit("count", Decimal("0.000001"))
 
 _MICROLITRE = (
     "/ul", "/mcl", "/mm3", "/mm^3", "/mm*3", "/mm**3", "/mm(3)", "/cumm", "/cu.mm", "/cmm", "/microl", "/microliter",
-    "/microlitre", ".ul-1", "ul-1", ".mm-3", "permicroliter", "permicrolitre", "perul", "per-ul", "permm3",
+    "/microlitre", ".ul-1", "ul-1", ".mm-3", "permicroliter", "permicrolitre", "perul", "per-ul", "permm3", "parmm3", "/mmc", "/micl",
 )  # fmt: skip
 _LITRE = ("/l", "/liter", "/litre", ".l-1", "l-1", "perliter", "perlitre")
-_CELLS = ("", "cells", "cell", "cellules", "zellen", "cel", "celulas", "cellule", "wbc", "leukocytes")
+_CELLS = (
+    "", "cells", "cell", "cellules", "zellen", "cel", "celulas", "cellule", "el", "elements", "element", "wbc",
+    "leukocytes", "#",
+)  # fmt: skip
 
 
 def _powers(exponent: str) -> list[str]:
-    forms = [f"10{mark}{exponent}" for mark in ("*", "^", "**", "e", "e+", "exp")] + [
+    forms = [f"10{mark}{exponent}" for mark in ("*", "^", "**", "e", "e+", "exp", "x")] + [
         f"10({exponent})",
         f"10e0{exponent}",
     ]
     return [prefix + form for prefix, form in product(("", "x", "*"), forms)]
 
 
-_THOUSANDS = (*_powers("3"), "1000", "x1000", "k", "thou", "thous", "thousand", "thousands", "tsd", "tsd.")
-_BILLIONS = (*_powers("9"), "giga", "gpt", "mia", "mrd", "mrd.")
+_THOUSANDS = (
+    *_powers("3"),
+    "1000",
+    "x1000",
+    "k",
+    "thou",
+    "thous",
+    "thousand",
+    "thousands",
+    "tsd",
+    "tsd.",
+    "tys",
+    "tys.",
+)
+_BILLIONS = (*_powers("9"), "giga", "gpt", "mia", "mrd", "mrd.", "billion", "billions", "bil")
 
 _FOLDED: dict[str, Unit] = {
     "%": _PERCENT, "percent": _PERCENT, "pct": _PERCENT, "pourcent": _PERCENT, "p.100": _PERCENT, "p100": _PERCENT,
@@ -56,11 +72,20 @@ _FOLDED: dict[str, Unit] = {
     "1": _FRACTION, "ratio": _FRACTION, "fraction": _FRACTION, "10*0": _FRACTION, "l/l": _FRACTION,
     "/nl": _THOUSAND_PER_UL, "cells/nl": _THOUSAND_PER_UL, "/ml": _PER_ML, "cells/ml": _PER_ML,
 }  # fmt: skip
-_FOLDED |= {cells + volume: _PER_UL for cells, volume in product((*_CELLS, "#"), _MICROLITRE)}
+_FOLDED |= {cells + volume: _PER_UL for cells, volume in product((*_CELLS, "1"), _MICROLITRE)}
 _FOLDED |= {n + cells + volume: _THOUSAND_PER_UL for n, cells, volume in product(_THOUSANDS, _CELLS, _MICROLITRE)}
 _FOLDED |= {n + cells + volume: _THOUSAND_PER_UL for n, cells, volume in product(_BILLIONS, _CELLS, _LITRE)}
 _FOLDED |= {cells + volume: _PER_L for cells, volume in product(_CELLS, ("/l", "/liter", "/litre"))}
-del _FOLDED["1000ul-1"]  # unreadable: where does the number end?
+_FOLDED |= {
+    cells + n + volume: _THOUSAND_PER_UL for n, cells, volume in product(_powers("3"), ("cells", "cell"), _MICROLITRE)
+}
+_FOLDED |= {
+    cells + n + volume: _THOUSAND_PER_UL for n, cells, volume in product(_powers("9"), ("cells", "cell"), _LITRE)
+}
+_FOLDED |= {n + cells + volume: _PER_UL for n, cells, volume in product(_powers("6"), _CELLS, _LITRE)}
+_FOLDED |= {n + "/ml": _THOUSAND_PER_UL for n in _powers("6")}
+_FOLDED["1/nl"] = _THOUSAND_PER_UL
+del _FOLDED["1000ul-1"], _FOLDED["1ul-1"]  # unreadable: where does the number end?
 
 # Here the case decides: a lower-case ``g/L`` is grams and stays a question.
 _EXACT: dict[str, Unit] = {
@@ -84,6 +109,9 @@ def _normal(text: str) -> str:
     # Superscripts before NFKC, which would turn 10⁹ into 109.
     text = _SUPERSCRIPTS.sub(_raised, text).replace("⁻", "-")
     text = unicodedata.normalize("NFKC", text.translate(_GLYPHS)).translate(_GLYPHS)
+    if not text.isascii():
+        # céllules, éléments, células
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return "".join(text.split())
 
 
@@ -111,6 +139,9 @@ def unit_of(text: str) -> Unit | None:
     return _FOLDED.get(plain.replace("\\S\\", "^").casefold())
 
 
+_TEN = re.compile(r"(?:cells\s*)?[x×*]?\s*10\s*", re.IGNORECASE)
+
+
 @lru_cache(maxsize=2048)
 def unit_of_components(components: tuple[str, ...]) -> tuple[str, Unit | None, bool]:
     """``(as sent, unit, conflict)`` of OBX-6: code, text, system, and the alternate triplet.
@@ -119,7 +150,7 @@ def unit_of_components(components: tuple[str, ...]) -> tuple[str, Unit | None, b
     and differ.
     """
     parts = [*components, "", "", "", "", "", ""]
-    if parts[0].lower().lstrip("x*") == "10" and re.match(r"\d{1,2}\s*\D*/", parts[1]):
+    if _TEN.fullmatch(parts[0]) and re.match(r"\d{1,2}\s*\D*/", parts[1]):
         joined = f"{parts[0]}^{parts[1]}"
         # 10^3/mm^3 unescaped: the cube was split off as well.
         if parts[1].lower().endswith("mm") and parts[2][:1] == "3":

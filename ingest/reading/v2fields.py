@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 from ingest.reading.patients import authority_of
-from ingest.reading.units import Unit, unit_of_components
+from ingest.reading.units import Unit, unit_of, unit_of_components
 from ingest.reading.values import Number, Refusal, number_of, structured_number_of
 from rules.model import ResultStatus
 from wire.er7 import NULL, Segment, Separators
@@ -114,23 +114,48 @@ def is_pending(obx: Segment) -> bool:
     return obx.field(5) == "" and obx.field(11).upper() in PENDING
 
 
+_BOUND = r"\d{1,6}(?:[.,]\d{1,4})?|\d{1,3}[ \u00a0\u202f]\d{3}"
 _RANGE = re.compile(
-    r"\s*\(?\[?\s*(?P<low>\d{1,6}(?:[.,]\d{1,4})?)\s*(?:-|–|to|à|a|bis|\.\.)\s*(?P<high>\d{1,6}(?:[.,]\d{1,4})?)\s*\]?\)?\s*[^\d]*\Z",
+    rf"\s*(?:vr\s*:?\s*)?[(\[]?\s*(?P<low>{_BOUND})\s*(?:-|–|to|à|a|bis|\.\.|\^)\s*(?P<high>{_BOUND})\s*[)\]]?\s*(?P<unit>.*)\Z",
     re.ASCII,
 )
+_HALF_RANGE = re.compile(rf"\s*(?P<mark>[<>≤≥]=?|sup\.?|inf\.?)\s*(?P<bound>{_BOUND})\s*(?P<unit>.*)\Z", re.ASCII)
+_THOUSANDS_MARK = re.compile(r"[.,]\d{3}\b")
 
 
 @lru_cache(maxsize=1024)
-def range_of(text: str) -> tuple[Decimal | None, Decimal | None]:
-    """``1.5-7.5``, ``1,5 à 7,5``, ``4300 to 10800``: ``(low, high)`` where both are plain numbers, else nothing.
+def range_of(text: str, unit: Unit | None = None) -> tuple[Decimal | None, Decimal | None]:
+    """``1.5-7.5``, ``1,5 à 7,5``, ``4300 to 10800``, ``>1.5``: ``(low, high)`` where they are plain numbers, else nothing.
+
+    ``unit``: of the value; a range that names another unit of counts (``1500-7500 /mm3`` beside G/L) says nothing of it.
 
     A comma before three digits is not read: the range checks the unit, and an ambiguous one checks nothing.
     """
-    match = _RANGE.match(text[:60])
-    if match is None or re.search(r"[.,]\d{3}\b", text):
+    if _THOUSANDS_MARK.search(text) or len(text) > 60:
         return None, None
-    low, high = (Decimal(match[side].replace(",", ".")) for side in ("low", "high"))
-    return (low, high) if low < high else (None, None)
+    match = _RANGE.match(text)
+    if match is not None:
+        if not _speaks_of(match["unit"], unit):
+            return None, None
+        low, high = _bound(match["low"]), _bound(match["high"])
+        return (low, high) if low < high else (None, None)
+    half = _HALF_RANGE.match(text)
+    if half is None or not _speaks_of(half["unit"], unit):
+        return None, None
+    bound = _bound(half["bound"])
+    return (None, bound) if half["mark"][0] in "<≤i" else (bound, None)
+
+
+def _speaks_of(text: str, unit: Unit | None) -> bool:
+    text = text.strip()
+    own = unit_of(text)
+    if own is None:
+        return not re.search(r"\d", text)
+    return unit is None or own == unit or own.kind != unit.kind
+
+
+def _bound(text: str) -> Decimal:
+    return Decimal("".join(text.split()).replace(",", "."))
 
 
 def entity_of(segment: Segment, position: int) -> str:

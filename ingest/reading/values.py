@@ -41,7 +41,7 @@ _SHAPE = re.compile(
     rf"(?P<num>\d{{1,3}}(?:[{_SPACES}'’]\d{{3}})+(?:[.,]\d{{1,10}})?(?![\d.,])"
     r"|\d{1,3}(?:,\d{3})+\.\d{1,10}(?![\d.,])|\d{1,3}(?:\.\d{3})+,\d{1,10}(?![\d.,])"
     r"|\d{1,3}(?:,\d{3}){2,}(?![\d.,])|\d{1,3}(?:\.\d{3}){2,}(?![\d.,])"
-    r"|\d{1,12}(?:[.,]\d{1,10})?(?![\d.,]))"
+    r"|\d{1,12}(?:[.,]\d{1,10})?(?![\d.,])|\.\d{1,10}(?![\d.,]))"
     rf"[{_SPACES}]*(?P<rest>.*)\Z",
     re.DOTALL | re.ASCII,
 )
@@ -82,6 +82,8 @@ def _without_unit_digits(rest: str) -> str:
 
 
 def _number(raw: str, comparator: Comparator | None, unit: str) -> Number | Refusal:
+    # NM may leave the nought before the point out (HL7 v2.5.1, 2.A.47).
+    raw = f"0{raw}" if raw[0] == "." else raw
     digits = re.sub(rf"[{_SPACES}'’]", "", raw)
     grouped = digits != raw
     commas, points = digits.count(","), digits.count(".")

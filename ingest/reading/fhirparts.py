@@ -1,0 +1,231 @@
+"""The members of an Observation, its report and its specimen, read into what a row of a blood count needs."""
+
+from __future__ import annotations
+
+import hashlib
+from decimal import Decimal
+from functools import lru_cache
+from typing import Literal
+
+from ingest.reading import fhirtypes as t
+from ingest.reading.codes import Coding, Recognition, recognise, specimen_of
+from ingest.reading.fhirindex import UNDECODABLE, Item, decode
+from ingest.reading.notes import says_aggregated, says_clotted, says_haemolysed
+from ingest.reading.units import Unit, unit_of
+from ingest.reading.v2fields import range_of
+from ingest.reading.values import Number, Refusal, number_of, number_of_json
+from rules.model import Comparator, OrderReference, ResultStatus
+
+__all__ = [
+    "codings_of",
+    "decoded_specimen",
+    "doubts_of_notes",
+    "has_value",
+    "is_test",
+    "key_of",
+    "number_in",
+    "order_in",
+    "range_in",
+    "recognise_code",
+    "specimen_kind",
+    "spoiled_by",
+    "status_of",
+    "unit_in",
+]
+
+_STATUS = {
+    "registered": ResultStatus.PRELIMINARY,
+    "preliminary": ResultStatus.PRELIMINARY,
+    "final": ResultStatus.FINAL,
+    "appended": ResultStatus.FINAL,
+    "amended": ResultStatus.CORRECTED,
+    "corrected": ResultStatus.CORRECTED,
+    "cancelled": ResultStatus.CANCELLED,
+    "entered-in-error": ResultStatus.ENTERED_IN_ERROR,
+}
+_COMPARATORS: dict[str, Comparator] = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_DIRECTIONS = frozenset(("L", "LL", "H", "HH", "N", "<", ">"))
+
+
+def is_test(meta: t.Meta | None) -> bool:
+    if meta is None:
+        return False
+    tagged = any(c.code in ("T", "D") and (c.system or "").endswith("v2-0103") for c in meta.tag)
+    return tagged or any(c.code == "HTEST" for c in (*meta.security, *meta.tag))
+
+
+def codings_of(code: t.CodeableConcept | None) -> tuple[Coding, ...]:
+    if code is None:
+        return ()
+    return tuple(Coding(c.code or "", c.display or "", c.system or "") for c in code.coding)
+
+
+def recognise_code(code: t.CodeableConcept | None) -> Recognition:
+    return recognise(codings_of(code), (code.text or "") if code else "")
+
+
+def has_value(part: t.Component) -> bool:
+    others = (part.valueInteger, part.valueCodeableConcept, part.valueRange, part.valueRatio, part.valueBoolean)
+    more = (part.valueSampledData, part.valueAttachment)
+    quantity = part.valueQuantity is not None and t.present(part.valueQuantity.value)
+    return quantity or part.valueString is not None or any(t.present(v) for v in (*others, *more))
+
+
+def number_in(part: t.Component) -> tuple[Number | Refusal, str, str]:
+    """``(number or refusal, as sent, member)``."""
+    quantity = part.valueQuantity
+    if quantity is not None and t.present(quantity.value):
+        token = bytes(quantity.value).decode("utf-8", "replace")
+        number = number_of_json(token)
+        sent = f"{quantity.comparator or ''}{token[:40]}"
+        if isinstance(number, Number) and quantity.comparator:
+            comparator = _COMPARATORS.get(quantity.comparator)
+            if comparator is None:
+                return Refusal("value-comparator", "unknown comparator"), sent, "valueQuantity"
+            number = number._replace(comparator=comparator)
+        return number, sent, "valueQuantity"
+    if part.valueString is not None:
+        return number_of(part.valueString), part.valueString[:200], "valueString"
+    if t.present(part.valueInteger):
+        token = bytes(part.valueInteger).decode("utf-8", "replace")
+        return number_of_json(token), token[:40], "valueInteger"
+    if part.dataAbsentReason is not None:
+        return Refusal("value-absent", "the laboratory gives a reason in place of a value"), "", "dataAbsentReason"
+    if has_value(part):
+        return Refusal("value-type", "a value type that holds no count"), "", "value"
+    return Refusal("value-missing", "no value"), "", "value"
+
+
+@lru_cache(maxsize=1024)
+def _unit_of_quantity(code: str, system: str, text: str) -> tuple[str, Unit | None, bool]:
+    by_code, by_text = unit_of(code), unit_of(text)
+    sent = code or text
+    if by_code is not None and by_text is not None and by_code != by_text:
+        return sent, None, True
+    if by_code is None and code and ("unitsofmeasure" in system or by_text is None):
+        return sent, None, False
+    return sent, by_code or by_text, False
+
+
+def unit_in(quantity: t.Quantity | None) -> tuple[str, Unit | None, bool]:
+    if quantity is None:
+        return "", None, False
+    return _unit_of_quantity(quantity.code or "", quantity.system or "", quantity.unit or "")
+
+
+def status_of(
+    observation: t.Observation, part: t.Component, report: t.DiagnosticReport | None
+) -> tuple[ResultStatus, tuple[str, ...]]:
+    status = _STATUS.get(observation.status or "")
+    if status is None:
+        return ResultStatus.PRELIMINARY, ("status-unknown" if observation.status else "status-missing",)
+    doubts: list[str] = []
+    if status is ResultStatus.PRELIMINARY:
+        doubts.append("status-preliminary")
+    if report is not None and report.status in ("cancelled", "entered-in-error") and not status.withdrawn:
+        doubts.append("status-conflict")
+    if part.dataAbsentReason is not None and has_value(part):
+        # obs-6: a reason for there being no value, beside a value.
+        doubts.append("value-absent")
+    if t.present(observation.modifierExtension):
+        doubts.append("modifier-extension")
+    if is_test(observation.meta):
+        doubts.append("test-message")
+    given = part.interpretation or observation.interpretation or []
+    said = {c.code for i in (given if isinstance(given, list) else [given]) for c in i.coding}
+    if "A" in said and said & _DIRECTIONS:
+        doubts.append("analyser-suspect")
+    return status, tuple(doubts)
+
+
+def decoded_specimen(item: Item | None) -> t.Specimen | None:
+    if item is None:
+        return None
+    try:
+        return decode(item.raw, t.Specimen)
+    except UNDECODABLE:
+        return None
+
+
+def specimen_kind(specimen: t.Specimen | None, observation: t.Observation) -> Literal["blood", "fluid", "unknown"]:
+    concept = specimen.type if specimen else None
+    display = (observation.specimen.display or "") if observation.specimen else ""
+    codes = tuple(c.code or "" for c in concept.coding) if concept else ()
+    names = (*(c.display or "" for c in concept.coding), concept.text or "") if concept else ()
+    site = observation.bodySite
+    elsewhere = (*(c.display or "" for c in site.coding), site.text or "") if site else ()
+    return specimen_of(codes, (*names, display, *elsewhere))
+
+
+def spoiled_by(
+    specimen: t.Specimen | None, observation: t.Observation, report: t.DiagnosticReport | None
+) -> Literal["", "specimen-clotted", "specimen-haemolysed", "specimen-rejected"]:
+    """Why the specimen is worth nothing, by its condition and the notes beside the count; "" when it is fit."""
+    words = _condition(specimen) if specimen else ""
+    if (
+        "CLOT" in words
+        or "COAGUL" in words
+        or any(says_clotted(note) for note in _notes(observation, report, specimen))
+    ):
+        return "specimen-clotted"
+    if words and says_haemolysed(words):
+        return "specimen-haemolysed"
+    return "specimen-rejected" if specimen and specimen.status in ("unsatisfactory", "entered-in-error") else ""
+
+
+def doubts_of_notes(observation: t.Observation, report: t.DiagnosticReport | None) -> tuple[str, ...]:
+    said = any(says_aggregated(note) for note in _notes(observation, report, None))
+    return ("specimen-aggregates",) if said else ()
+
+
+def _condition(specimen: t.Specimen) -> str:
+    return " ".join(
+        text for c in specimen.condition for text in (c.text or "", *(f"{g.code} {g.display}" for g in c.coding))
+    ).upper()
+
+
+def _notes(observation: t.Observation, report: t.DiagnosticReport | None, specimen: t.Specimen | None) -> list[str]:
+    found = [note.text for note in (*observation.note, *(specimen.note if specimen else ()))]
+    found += [observation.comment, report.conclusion if report else None]
+    return [text for text in found if text]
+
+
+def range_in(part: t.Component, unit: Unit | None) -> tuple[Decimal | None, Decimal | None]:
+    """The one reference range, where it is in the value's own unit."""
+    ranges = part.referenceRange
+    if len(ranges) != 1 or part.valueQuantity is None:
+        return None, None
+    own, given = part.valueQuantity, ranges[0]
+    if given.low is None and given.high is None:
+        return range_of(given.text or "", unit)
+    bounds: list[Decimal | None] = []
+    for side in (given.low, given.high):
+        if side is None or not t.present(side.value) or (side.code or side.unit) not in (own.code, own.unit, None):
+            bounds.append(None)
+            continue
+        number = number_of_json(bytes(side.value).decode("utf-8", "replace"))
+        bounds.append(number.value if isinstance(number, Number) else None)
+    return bounds[0], bounds[1]
+
+
+def key_of(observation: t.Observation, item: Item, code: str, where: str) -> str:
+    """Observation.identifier, else the resource's own name, else its content; never its time."""
+    component = where[where.rindex(".component[") :] if ".component[" in where else ""
+    tail = f"|ANC:{code}{component}"
+    for identifier in observation.identifier:
+        if identifier.value:
+            return f"{identifier.system or ''}|{identifier.value}{tail}"
+    if item.id and item.parent is None:
+        return f"Observation/{item.id}{tail}"
+    if item.full_url:
+        return f"{item.full_url}{tail}"
+    return f"content:{hashlib.blake2b(item.raw, digest_size=16).hexdigest()}{tail}"
+
+
+def order_in(observation: t.Observation, report: t.DiagnosticReport | None) -> OrderReference:
+    found = {"PLAC": "", "FILL": ""}
+    for identifier in (*observation.identifier, *(report.identifier if report else ())):
+        for coding in identifier.type.coding if identifier.type else ():
+            if coding.code in found and not found[coding.code]:
+                found[coding.code] = identifier.value or ""
+    return OrderReference(placer=found["PLAC"], filler=found["FILL"])

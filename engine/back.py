@@ -20,6 +20,7 @@ from engine.judge import Judge
 from engine.notify import Notifier
 from engine.observe import Meters
 from engine.present import Present
+from engine.retention import Retention
 from engine.switch import Switch
 from engine.worker import Worker
 from store import Store
@@ -63,6 +64,7 @@ class Back:
             on_recorded=on_recorded,
             on_alerts=self._wake_dispatchers,
             # Without any destination there is nobody to tell; what is untold stays so until there is.
+            retention=Retention(store, settings.retention, meters),
             switch=Switch(store, notifier, meters, on_alerts=self._wake_dispatchers) if self._dispatchers else None,
         )
 

@@ -75,6 +75,26 @@ class RegisterSection(_Section):
     unenrolled_days: int = Field(default=30, ge=1)
 
 
+class RetentionSection(_Section):
+    """Days after which something is removed; 0 keeps it for ever. See docs/retention.md.
+
+    Nothing goes that an open alert, an open finding or a message without its disposition refers to.
+    """
+
+    not_relevant_body_days: int = Field(default=30, ge=0)
+    """The bytes of sound messages without a neutrophil count."""
+    judged_body_days: int = Field(default=0, ge=0)
+    """The bytes of messages with a count of somebody on the register, read or not; verdicts and values stay."""
+    set_aside_body_days: int = Field(default=0, ge=0)
+    duplicate_days: int = Field(default=365, ge=0)
+    """Duplicates, which hold no bytes of their own."""
+    delivered_days: int = Field(default=0, ge=0)
+    """Notifications that a destination has taken."""
+    observed_days: int = Field(default=365, ge=0)
+    """Notifications that observe mode kept back."""
+    audit_days: int = Field(default=0, ge=0)
+
+
 class MllpSection(_Section):
     enabled: bool = True
     host: str = "127.0.0.1"
@@ -158,6 +178,33 @@ class LocaleSection(_Section):
         return value
 
 
+class WatchedFeed(_Section):
+    """A sender whose longest silence is known, rather than learnt."""
+
+    sender: str
+    channel: str = ""
+    """"" = on every channel."""
+    max_silence_h: float = Field(gt=0)
+
+
+class WatchSection(_Section):
+    every_s: float = Field(default=30, gt=0)
+    destination_down_s: float = Field(default=600, gt=0)
+    """How long a notification may wait for its destination before somebody is told."""
+    critical_h: float = Field(default=1, gt=0)
+    """How long an alert of this level may wait for its answer."""
+    red_h: float = Field(default=4, gt=0)
+    amber_h: float = Field(default=72, gt=0)
+    silence_floor_h: float = Field(default=3, gt=0)
+    """A sender is never called silent sooner: hours in which it usually speaks (docs/clock.md)."""
+    silence_factor: float = Field(default=1.5, ge=1)
+    """Times its longest silence of the last eight weeks."""
+    silence_after_days: float = Field(default=14, ge=7)
+    """How long a sender is listened to before its silence is judged."""
+    silence_after_messages: int = Field(default=20, ge=2)
+    feed: tuple[WatchedFeed, ...] = ()
+
+
 # The section's name is the contract's; that BaseSettings inherits a method of that name from ABCMeta harms nothing.
 warnings.filterwarnings("ignore", message='Field name "register" in "Settings" shadows')
 
@@ -176,11 +223,13 @@ class Settings(BaseSettings):
     store: StoreSection = StoreSection()
     engine: EngineSection = EngineSection()
     register: RegisterSection = RegisterSection()
+    retention: RetentionSection = RetentionSection()
     mllp: MllpSection = MllpSection()
     http: HttpSection = HttpSection()
     console: ConsoleSection = ConsoleSection()
     destination: tuple[Destination, ...] = ()
     locale: LocaleSection = LocaleSection()
+    watch: WatchSection = WatchSection()
 
     @classmethod
     def settings_customise_sources(

@@ -19,6 +19,7 @@ from engine.identity import Patients
 from engine.judge import Judge
 from engine.observe import Meters
 from engine.present import Turn
+from engine.retention import Retention
 from engine.switch import Switch
 from ingest.reading import PatientFact, Problem, Reading, read_message
 from rules.model import PatientIdentifier
@@ -37,7 +38,8 @@ _PURGE_EVERY = timedelta(minutes=10)
 class Worker:
     """``on_recorded`` is called with the messages that have their disposition, ``on_alerts`` when deliveries wait.
 
-    ``switch``: what remains to be told of the time when this engine only observed.
+    ``switch``: what remains to be told of the time when this engine only observed. ``retention``: what is
+    removed when there is nothing else to do.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Worker:
         on_alerts: Callable[[], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         switch: Switch | None = None,
+        retention: Retention | None = None,
     ) -> None:
         self._store = store
         self._judge = judge
@@ -62,6 +65,7 @@ class Worker:
         self._on_alerts = on_alerts
         self._clock = clock
         self._switch = switch
+        self._retention = retention
         self._purged_at: datetime | None = None
 
     async def run(self) -> None:
@@ -97,6 +101,8 @@ class Worker:
         told = await self._switch.step() if self._switch is not None and not self._switch.done else 0
         if not claims and not settled and not told:
             await self._purge()
+            if self._retention is not None:
+                await self._retention.step()
         return len(claims) + settled + told
 
     async def _batch(self, claims: Sequence[Claim]) -> None:

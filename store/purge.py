@@ -1,12 +1,190 @@
-"""Forgetting: counts of people who are not on the register, once they are of no use for an enrolment."""
+"""Forgetting: counts of people who are not on the register, and what the settings let go after its time.
+
+Rule of the file: a small batch at a time, and never anything that an open alert, an open finding or a message without its
+disposition refers to. Where messages are removed and not only their bytes, a counter keeps in = out (store.check).
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, exists, select, update
+import enum
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from store.tables import message, patient, result
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Subquery,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    union,
+    update,
+)
 
-__all__ = ["unenrolled"]
+from store import inbox
+from store.tables import alert, assessment, audit, delivery, finding, message, patient, result
+
+__all__ = ["Kind", "Swept", "sweep", "unenrolled"]
+
+
+class Kind(enum.StrEnum):
+    """What has a time of its own to be kept."""
+
+    NOT_RELEVANT_BODIES = "not_relevant_bodies"
+    JUDGED_BODIES = "judged_bodies"
+    UNASSESSABLE_BODIES = "unassessable_bodies"
+    REGISTER_BODIES = "register_bodies"
+    """Not relevant as results; what fed the register speaks of the people on it."""
+    SET_ASIDE_BODIES = "set_aside_bodies"
+    DUPLICATES = "duplicates"
+    DELIVERED = "delivered"
+    OBSERVED = "observed"
+    AUDIT = "audit"
+
+
+class Swept(NamedTuple):
+    """``after``: where the next batch begins; None when nothing older is left."""
+
+    after: int | None
+    removed: int
+
+
+# A person has dealt with it, or the laboratory took it back. Whatever else an alert may be counts as open.
+_ENDED = ("answered", "withdrawn", "closed")
+_open_alert = alert.c.state.not_in(_ENDED)
+_DISPOSITION = {
+    Kind.NOT_RELEVANT_BODIES: "not_relevant",
+    Kind.JUDGED_BODIES: "judged",
+    Kind.UNASSESSABLE_BODIES: "unassessable",
+    Kind.REGISTER_BODIES: "not_relevant",
+    Kind.SET_ASIDE_BODIES: "set_aside",
+    Kind.DUPLICATES: "duplicate",
+}
+
+
+def sweep(connection: Connection, kind: Kind, after: int, before_ms: int, limit: int) -> Swept:
+    """Looks at ``limit`` rows beyond ``after`` that are older than ``before_ms``, and removes those that may go."""
+    if kind in _DISPOSITION:
+        return _messages(connection, kind, after, before_ms, limit)
+    if kind is Kind.AUDIT:
+        return _rows(connection, audit, _audit(), after, before_ms, limit)
+    return _rows(connection, delivery, _outbox(kind), after, before_ms, limit)
+
+
+def _messages(connection: Connection, kind: Kind, after: int, before_ms: int, limit: int) -> Swept:
+    rows = connection.execute(
+        select(message.c.id, message.c.received_at, message.c.reason, message.c.raw.is_not(None).label("has_body"))
+        .where(message.c.disposition == _DISPOSITION[kind], message.c.id > after)
+        .order_by(message.c.id)
+        .limit(limit)
+    ).all()
+    old = [row for row in rows if row.received_at < before_ms]
+    going = _unused(connection, [row.id for row in old if _may_go(kind, row)])
+    if kind is Kind.DUPLICATES:
+        # Ids are counted on from the last one, which therefore stays.
+        last = connection.scalar(select(func.max(message.c.id)))
+        going = [number for number in going if number != last]
+        if going:
+            connection.execute(delete(message).where(message.c.id.in_(going)))
+            inbox.count(connection, [("purged", _DISPOSITION[kind], len(going))])
+    elif going:
+        connection.execute(update(message).where(message.c.id.in_(going)).values(raw=None))
+    return _swept(rows, old, len(going), limit)
+
+
+def _may_go(kind: Kind, row: Row[Any]) -> bool:
+    if kind is Kind.DUPLICATES:
+        return True
+    if kind in (Kind.NOT_RELEVANT_BODIES, Kind.REGISTER_BODIES):
+        return bool(row.has_body) and (row.reason == "register") is (kind is Kind.REGISTER_BODIES)
+    return bool(row.has_body)
+
+
+def _swept(rows: Sequence[Row[Any]], old: Sequence[Row[Any]], removed: int, limit: int) -> Swept:
+    more = len(rows) == limit and len(old) == len(rows)
+    return Swept(rows[-1].id if more else None, removed)
+
+
+def _unused(connection: Connection, ids: Sequence[int]) -> list[int]:
+    """Of these messages, those that nothing open refers to."""
+    if not ids:
+        return []
+    used = set(connection.scalars(_of_watched_patients(ids)))
+    waiting = message.alias("waiting")
+    for row in connection.execute(
+        select(waiting.c.replay_of, waiting.c.conflicts_with, waiting.c.duplicate_of).where(
+            waiting.c.disposition.is_(None)
+        )
+    ):
+        used.update(row)
+    left = [number for number in ids if number not in used]
+    asked = _asked_about(connection)
+    return [number for number in left if not asked or not asked & _names(connection, number)]
+
+
+def _of_watched_patients(ids: Sequence[int]) -> Select[Any]:
+    """Messages with a count or verdict of a patient who has an open alert or finding, whichever count it rests on."""
+    of = union(
+        select(result.c.message_id, result.c.patient_id).where(result.c.message_id.in_(ids)),
+        select(assessment.c.message_id, assessment.c.patient_id).where(assessment.c.message_id.in_(ids)),
+    ).subquery()
+    return select(of.c.message_id).where(_watched(of))
+
+
+def _watched(table: Table | Subquery) -> ColumnElement[bool]:
+    return or_(
+        exists().where(and_(alert.c.patient_id == table.c.patient_id, _open_alert)),
+        exists().where(and_(finding.c.patient_id == table.c.patient_id, finding.c.ended_at.is_(None))),
+    )
+
+
+def _asked_about(connection: Connection) -> set[str]:
+    """Sender and message of the counts that a person is still asked to look up (engine.present names them so)."""
+    keys = connection.scalars(select(alert.c.result_key).where(alert.c.family == "ANC-REVIEW", _open_alert))
+    return {key.rsplit("|", 2)[0] for key in keys}
+
+
+def _names(connection: Connection, number: int) -> set[str]:
+    row = connection.execute(select(message.c.sender, message.c.raw).where(message.c.id == number)).one()
+    content = hashlib.blake2b(row.raw or b"", digest_size=16).hexdigest()
+    return {f"{row.sender}|{number}", f"{row.sender}|{content}"}
+
+
+def _outbox(kind: Kind) -> Select[Any]:
+    alerts_open = exists().where(and_(alert.c.id == delivery.c.alert_id, _open_alert))
+    asked = exists().where(and_(finding.c.alert_id == delivery.c.alert_id, finding.c.ended_at.is_(None)))
+    query = select(delivery.c.id, delivery.c.ended_at, (~alerts_open & ~asked).label("free"))
+    if kind is Kind.DELIVERED:
+        return query.where(delivery.c.state == "delivered")
+    # The last word on an alert that stands outside is still to be told when the engine delivers (store.observed).
+    last = exists().where(and_(alert.c.id == delivery.c.alert_id, alert.c.revision == delivery.c.revision))
+    outside = delivery.alias("outside")
+    told = exists().where(
+        and_(outside.c.alert_id == delivery.c.alert_id, outside.c.state.in_(("waiting", "delivered")))
+    )
+    query = select(delivery.c.id, delivery.c.ended_at, (~alerts_open & ~asked & ~(last & told)).label("free"))
+    return query.where(delivery.c.state == "observed")
+
+
+def _audit() -> Select[Any]:
+    return select(audit.c.id, audit.c.at.label("ended_at"), (~_watched(audit)).label("free"))
+
+
+def _rows(connection: Connection, table: Table, query: Select[Any], after: int, before_ms: int, limit: int) -> Swept:
+    rows = connection.execute(query.where(table.c.id > after).order_by(table.c.id).limit(limit)).all()
+    # Ids grow with the time of writing, the end of a delivery may be later: one that is too young does not end the sweep.
+    old = [row for row in rows if row.ended_at is not None and row.ended_at < before_ms]
+    going = [row.id for row in old if row.free]
+    if going:
+        connection.execute(delete(table).where(table.c.id.in_(going)))
+    return Swept(rows[-1].id if len(rows) == limit and old else None, len(going))
 
 
 def unenrolled(connection: Connection, before_ms: int, limit: int) -> int:

@@ -16,8 +16,19 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine
 
 from rules.changes import CourseChange
+from rules.model import AlertFamily, AlertLevel
 
-__all__ = ["Actions", "Console", "Decision", "RefusedInput", "Right", "Role", "Visitor"]
+__all__ = [
+    "Actions",
+    "Console",
+    "Decision",
+    "RefusedInput",
+    "Right",
+    "Role",
+    "Visitor",
+    "decisions_for",
+    "needs_reason",
+]
 
 
 class Role(enum.StrEnum):
@@ -75,6 +86,47 @@ class Decision(enum.StrEnum):
     NOTED = "noted"
 
 
+_OF_A_COUNT = (
+    Decision.STOPPED,
+    Decision.PATIENT_REACHED,
+    Decision.COUNT_ORDERED,
+    Decision.CONTINUED,
+    Decision.DISPUTED,
+    Decision.NOT_MY_PATIENT,
+)
+_DECISIONS: dict[AlertFamily, tuple[Decision, ...]] = {
+    AlertFamily.STOP: _OF_A_COUNT,
+    AlertFamily.MILD: _OF_A_COUNT,
+    # Nothing runs yet that could be stopped or go on.
+    AlertFamily.START: (
+        Decision.PATIENT_REACHED,
+        Decision.COUNT_ORDERED,
+        Decision.DISPUTED,
+        Decision.NOT_MY_PATIENT,
+    ),
+    AlertFamily.SCHEDULE: _OF_A_COUNT,
+    # No count stands behind these two that could be disputed; one that cannot be read is disputed with the laboratory.
+    AlertFamily.OVERDUE: tuple(item for item in _OF_A_COUNT if item is not Decision.DISPUTED),
+    AlertFamily.REVIEW: (
+        Decision.PATIENT_REACHED,
+        Decision.COUNT_ORDERED,
+        Decision.DISPUTED,
+        Decision.NOT_MY_PATIENT,
+    ),
+}
+_WITH_REASON = frozenset({Decision.CONTINUED, Decision.DISPUTED, Decision.NOT_MY_PATIENT})
+
+
+def decisions_for(family: AlertFamily, level: AlertLevel) -> tuple[Decision, ...]:
+    """What a person may answer to such an alert. Red and critical ask for something done: to note them is no answer."""
+    noted = () if level.rank >= AlertLevel.RED.rank else (Decision.NOTED,)
+    return (*_DECISIONS[family], *noted)
+
+
+def needs_reason(decision: Decision) -> bool:
+    return decision in _WITH_REASON
+
+
 class RefusedInput(Exception):
     """A form cannot be taken. ``field`` is the form field's name ("" for the whole), ``code`` names the words."""
 
@@ -88,7 +140,12 @@ class Actions(typing.Protocol):
     """Each raises RefusedInput for what it cannot take, StoreUnavailable when nothing was written, LookupError for an
     unknown id. ``by`` is the person's name; it is never empty."""
 
-    async def answer(self, alert_id: str, *, decision: Decision, reason: str, by: str) -> None: ...
+    async def answer(
+        self, alert_id: str, *, decision: Decision, reason: str, by: str, revision: int | None = None
+    ) -> None:
+        """``revision``: of the alert as the person saw it; an answer to an older one than stands is refused. None: the one
+        that stands now."""
+        ...
 
     async def change_course(self, patient_id: str, change: CourseChange, *, by: str) -> None: ...
 

@@ -14,7 +14,7 @@ from store.statement import Prepared
 from store.tables import counter, message
 from store.values import from_ms, to_ms
 
-__all__ = ["arrive", "claim", "count", "finish", "judged", "replay"]
+__all__ = ["arrive", "claim", "count", "finish", "judged", "known", "replay"]
 
 _insert_message = Prepared(insert(message).values({column.name: bindparam(column.name) for column in message.columns}))
 _known = Prepared(
@@ -190,6 +190,10 @@ def replay(connection: Connection, message_id: int, at_ms: int) -> int | None:
     _insert_message.many(connection, [copy])
     count(connection, [("received", "", 1)])
     return new_id
+
+
+def known(connection: Connection, message_id: int) -> bool:
+    return connection.scalar(select(message.c.id).where(message.c.id == message_id)) is not None
 
 
 def count(connection: Connection, changes: Iterable[tuple[str, str, int]]) -> None:

@@ -16,15 +16,21 @@ from datetime import datetime
 from rules.model import Alert, Assessment, LabResult, PatientIdentifier, Person, TreatmentCourse
 
 __all__ = [
+    "CLOCK",
     "Accepted",
     "AlertRecord",
+    "Answer",
     "Audit",
     "Claim",
     "Delivery",
     "DeliveryOutcome",
     "Disposition",
+    "EndedFinding",
     "Envelope",
+    "FeedRecord",
+    "Finding",
     "Inbox",
+    "Looked",
     "MessageDone",
     "Outbox",
     "PatientRecord",
@@ -35,6 +41,10 @@ __all__ = [
     "Work",
     "Worklist",
 ]
+
+
+CLOCK = "clock"
+"""``result_key`` of an alert that no count has raised: the clock did."""
 
 
 class StoreUnavailable(Exception):
@@ -121,7 +131,7 @@ class ResultRecord:
 
 @dataclass(slots=True, kw_only=True)
 class AlertRecord:
-    """The latest revision of an alert and where it stands: open, withdrawn or closed."""
+    """The latest revision of an alert and where it stands: open, answered (a person closed it) or withdrawn."""
 
     alert: Alert
     patient_id: str | None
@@ -207,6 +217,64 @@ class Audit:
     detail: bytes = b"{}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that the clock noticed, as it begins. ``body`` is JSON: what a person may want to know of it."""
+
+    id: int
+    kind: str
+    subject: str
+    began_at: datetime
+    patient_id: str | None = None
+    alert_id: str | None = None
+    body: dict[str, typing.Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedFinding:
+    id: int
+    at: datetime
+    body: dict[str, typing.Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """A patient whom the clock has looked at, and when it must look again (ISO days; None: not by itself)."""
+
+    record: PatientRecord
+    watch_on: str | None
+    next_due: str | None
+    recheck_by: str | None
+    alerts_changed: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class FeedRecord:
+    """One sender on one channel. ``body``: its rhythm."""
+
+    channel: str
+    sender: str
+    first_at: datetime
+    last_at: datetime
+    messages: int = 0
+    body: dict[str, typing.Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One decision of a named person about one revision of an alert. ``closes``: the alert is answered; otherwise it stays
+    as it is."""
+
+    alert_id: str
+    revision: int
+    patient_id: str | None
+    at: datetime
+    by: str
+    decision: str
+    reason: str
+    closes: bool = True
+
+
 @dataclass(slots=True, kw_only=True)
 class Work:
     """All that one batch changes: written in one commit, or not at all."""
@@ -226,6 +294,17 @@ class Work:
     alerts: list[AlertRecord] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     audits: list[Audit] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    begun: list[Finding] = field(default_factory=list)
+    ended: list[EndedFinding] = field(default_factory=list)
+    looked: list[Looked] = field(default_factory=list)
+    unanswered: list[tuple[str, int]] = field(default_factory=list)
+    """(alert, revision) that nobody has answered; Stale if somebody did meanwhile."""
+    feeds: list[FeedRecord] = field(default_factory=list)
+    marks: dict[str, int] = field(default_factory=dict)
+    """How far the clock has got."""
+    at: datetime | None = None
+    """The time of the commit, by the clock of who made the work; None: the machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +313,8 @@ class Stale:
 
     patient_ids: tuple[str, ...]
     message_ids: tuple[int, ...] = ()
+    alert_ids: tuple[str, ...] = ()
+    """Alerts that somebody has answered or changed meanwhile."""
 
 
 class Worklist(typing.Protocol):

@@ -9,6 +9,7 @@ from sqlalchemy import BindParameter, Connection, Table, bindparam, insert, sele
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rules.model import PatientIdentifier
+from store import answers
 from store.port import AlertRecord, PatientRecord, ResultRecord, Work
 from store.statement import Prepared
 from store.tables import alert, assessment, audit, delivery, identifier, patient, result
@@ -244,6 +245,7 @@ def write(connection: Connection, work: Work, at_ms: int) -> None:
             for item in work.deliveries
         ],
     )
+    answers.file(connection, work.answers)
     _insert(
         connection,
         audit,

@@ -1,0 +1,207 @@
+"""What a person does: answers to alerts, changes of a course, replays; validated, recorded with its author, judged anew.
+
+Rule of the file: who did it stands in the audit, in the same transaction as what it changed. An answer closes the alert
+that the person saw and no other; only a person closes one, and a worse count opens it again (engine/notify.py).
+
+RefusedInput, beside what ``rules.changes`` lists for courses:
+
+==============  ===========  =============================================================================================
+action          field        codes
+==============  ===========  =============================================================================================
+all             by           missing, too-long
+answer          decision     not-for-this-alert
+answer          reason       missing (for continued, disputed, not-my-patient), too-long
+answer          (whole)      changed-meanwhile (read the alert again), withdrawn
+change_course   (whole)      not-enrolled (only Started puts a patient on the register), changed-meanwhile
+replay_message  (whole)      body-gone
+==============  ===========  =============================================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection
+
+from console.port import Decision, RefusedInput, decisions_for, needs_reason
+from engine.enrol import enrol
+from engine.present import history_of
+from rules import find_protocol
+from rules.changes import CourseChange, CourseError, Deceased, Started, Transferred, change
+from rules.limits import limits_of
+from rules.model import TreatmentCourse
+from store import Store, inbox, outbox, register
+from store.answers import Overtaken, write
+from store.port import Answer, Audit, PatientRecord, Work
+from store.values import encode, to_ms
+
+__all__ = ["Clinician"]
+
+# Each try reads the patient anew; the judging process commits a few times a second at most.
+_TRIES = 20
+_PAUSE_S = 0.05
+_LONGEST_NAME = 200
+_LONGEST_REASON = 2000
+
+
+class Clinician:
+    """The console's ``Actions``. ``zone``: the site's, whose calendar says what today is."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        zone: ZoneInfo,
+        default_protocol: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._zone = zone
+        self._default_protocol = default_protocol
+        self._clock = clock
+
+    async def answer(
+        self, alert_id: str, *, decision: Decision, reason: str, by: str, revision: int | None = None
+    ) -> None:
+        """Raises RefusedInput, LookupError, StoreUnavailable."""
+        by, reason = _who(by), _why(decision, reason)
+        standing = await self._store.read(lambda connection: register.alert_by_id(connection, alert_id))
+        if standing is None:
+            raise LookupError(alert_id)
+        if standing.state == "withdrawn":
+            raise RefusedInput("", "withdrawn")
+        if revision is not None and revision != standing.alert.revision:
+            raise RefusedInput("", "changed-meanwhile")
+        if decision not in decisions_for(standing.alert.family, standing.alert.level):
+            raise RefusedInput("decision", "not-for-this-alert")
+        given = Answer(
+            alert_id=alert_id,
+            revision=standing.alert.revision,
+            patient_id=standing.patient_id,
+            at=self._clock(),
+            by=by,
+            decision=decision.value,
+            reason=reason,
+            closes=decision is not Decision.NOT_MY_PATIENT,
+        )
+        try:
+            await self._store.write(lambda connection: write(connection, given))
+        except Overtaken:
+            raise RefusedInput("", "changed-meanwhile") from None
+
+    async def change_course(self, patient_id: str, change: CourseChange, *, by: str) -> None:
+        """Raises RefusedInput, LookupError, StoreUnavailable. The patient's present state is looked at anew at once."""
+        by = _who(by)
+        for _ in range(_TRIES):
+            found = await self._store.patients_by_id([patient_id])
+            if not found:
+                raise LookupError(patient_id)
+            if await self._store.record(self._changed(found[0], change, by)) is None:
+                self._store.on_arrivals()
+                return
+            await asyncio.sleep(_PAUSE_S)
+        raise RefusedInput("", "changed-meanwhile")
+
+    async def replay_message(self, message_id: int, *, by: str) -> int:
+        """The number of the copy that is judged again. Raises RefusedInput, LookupError, StoreUnavailable."""
+        by, now = _who(by), self._clock()
+
+        def replayed(connection: Connection) -> int | None:
+            copied = inbox.replay(connection, message_id, to_ms(now))
+            if copied is not None:
+                detail = {"message": message_id, "copy": copied}
+                register.write(connection, _audit(now, by, "replay-message", detail), to_ms(now))
+            elif not inbox.known(connection, message_id):
+                raise LookupError(message_id)
+            return copied
+
+        copied = await self._store.write(replayed)
+        if copied is None:
+            raise RefusedInput("", "body-gone")
+        self._store.on_arrivals()
+        return copied
+
+    async def replay_dead(self, ids: Sequence[int], *, by: str) -> int:
+        """How many wait again; one that newer news of its alert has overtaken does not.
+
+        Raises RefusedInput, StoreUnavailable.
+        """
+        by, now = _who(by), self._clock()
+
+        def replayed(connection: Connection) -> list[int]:
+            again = outbox.replay(connection, ids, to_ms(now))
+            if again:
+                register.write(connection, _audit(now, by, "replay-dead", {"deliveries": again}), to_ms(now))
+            return again
+
+        return len(await self._store.write(replayed))
+
+    def _changed(self, record: PatientRecord, what: CourseChange, by: str) -> Work:
+        now = self._clock()
+        today = now.astimezone(self._zone).date()
+        if not record.enrolled and not isinstance(what, Started):
+            raise RefusedInput("", "not-enrolled")
+        course = self._course(record, what, today, by)
+        work = Work()
+        enrol(record, course, work, now=now, actor=by, why=f"course:{type(what).__name__.lower()}")
+        if isinstance(what, Deceased) or (isinstance(what, Transferred) and what.accepted):
+            _release(record, work, what, now, by)
+        return work
+
+    def _course(self, record: PatientRecord, what: CourseChange, today: date, by: str) -> TreatmentCourse:
+        protocol = find_protocol(record.course.protocol or self._default_protocol)
+        counts = [item.result for item in history_of(record)]
+        limits = limits_of(protocol, record.course, counts, today)
+        try:
+            changed = change(record.course, what, today=today, limits=limits)
+        except CourseError as refused:
+            raise RefusedInput(refused.field, refused.code) from None
+        if isinstance(what, Started):
+            changed = replace(changed, start_confirmed_by=by, birth_date=changed.birth_date or record.person.birth_date)
+        return changed
+
+
+def _release(record: PatientRecord, work: Work, what: CourseChange, now: datetime, by: str) -> None:
+    """B-30: death silences, and a transfer holds the alerts here until the receiver has accepted: then they are answered
+    by the person who recorded it."""
+    for entry in record.alerts.values():
+        if entry.state == "open":
+            entry.state = "answered"
+            work.alerts.append(entry)
+            work.answers.append(
+                Answer(
+                    alert_id=entry.alert.id,
+                    revision=entry.alert.revision,
+                    patient_id=record.id,
+                    at=now,
+                    by=by,
+                    decision=Decision.NOTED.value,
+                    reason=type(what).__name__.lower(),
+                )
+            )
+
+
+def _audit(now: datetime, by: str, action: str, detail: Mapping[str, object]) -> Work:
+    return Work(audits=[Audit(at=now, actor=by, action=action, detail=encode(detail).encode())])
+
+
+def _who(by: str) -> str:
+    name = " ".join(by.split())
+    if not name:
+        raise RefusedInput("by", "missing")
+    if len(name) > _LONGEST_NAME:
+        raise RefusedInput("by", "too-long")
+    return name
+
+
+def _why(decision: Decision, reason: str) -> str:
+    text = reason.strip()
+    if needs_reason(decision) and not text:
+        raise RefusedInput("reason", "missing")
+    if len(text) > _LONGEST_REASON:
+        raise RefusedInput("reason", "too-long")
+    return text

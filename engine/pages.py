@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -11,12 +11,11 @@ from typing import Any
 from fastapi import APIRouter
 from sqlalchemy import Engine
 
-from console import Console, Decision, RefusedInput, router
+from console import Console, router
+from engine.clinician import Clinician
 from engine.config import Settings
 from rules import find_protocol
-from rules.changes import CourseChange
-from store import Store, database, outbox
-from store.values import to_ms
+from store import Store, database
 
 __all__ = ["Pages"]
 
@@ -34,7 +33,7 @@ class Pages:
         loopback = _loopback(settings.http.host)
         self.console = Console(
             reader=self._reader,
-            actions=_Replays(store),
+            actions=Clinician(store, zone=settings.zone, default_protocol=settings.engine.protocol),
             state=state,
             language=settings.locale.language,
             zone=settings.zone,
@@ -55,32 +54,6 @@ class Pages:
 
     def close(self) -> None:
         self._reader.dispose()
-
-
-class _Replays:
-    """What operators may do; clinicians' acts are not served yet."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def answer(
-        self, alert_id: str, *, decision: Decision, reason: str, by: str, revision: int | None = None
-    ) -> None:
-        raise RefusedInput("", "not-served")
-
-    async def change_course(self, patient_id: str, change: CourseChange, *, by: str) -> None:
-        raise RefusedInput("", "not-served")
-
-    async def replay_message(self, message_id: int, *, by: str) -> int:
-        copied = await self._store.replay(message_id)
-        if copied is None:
-            raise RefusedInput("", "body-gone")
-        return copied
-
-    async def replay_dead(self, ids: Sequence[int], *, by: str) -> int:
-        now_ms = to_ms(datetime.now(UTC))
-        again = await self._store.write(lambda connection: outbox.replay(connection, ids, now_ms))
-        return len(again)
 
 
 def _loopback(host: str) -> bool:

@@ -214,7 +214,7 @@ _FLUID = re.compile(
 )
 _FLUID_CODES = frozenset(
     "CSF FLU FLD PLR PLRV SNV SNVFLD URN UR SPT SPUTUM BAL BRO AMN PRT PERI PCFL DIAF STL SEM BON MAR ASC PUS WND "
-    # SNOMED CT specimens: cerebrospinal, pleural, peritoneal, synovial, pericardial, body fluid; urine, sputum, lavage, marrow.
+    # SNOMED CT: cerebrospinal, pleural, peritoneal, synovial, pericardial, body fluid; urine, sputum, lavage, marrow.
     "258450006 418564007 168139001 119332005 122571007 309051001 122575003 119334006 258607008 119359002".split()
 )
 _BLOOD = re.compile(r"blood|\bsang|\bblut|sangre|sangue|\bblod\b|edta|\bkrew|whole bld|\bbld\b")

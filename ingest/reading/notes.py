@@ -18,8 +18,8 @@ _CLOTTED = re.compile(
 )
 # Cells that stick together are counted as one, or not at all; said of platelets it spoils the leukocytes beside them.
 _AGGREGATED = re.compile(
-    r"\bagr[eé]gats?\b|\bagr[eé]g[eé]e?s?\b|\bamas\b.{0,20}plaquett|\baggregat(?:es|i|e|ed|ion of)\b|\bagregados?\b|\bclump(?:s|ed|ing)\b|"
-    r"\baggregate\b",
+    r"\bagr[eé]gats?\b|\bagr[eé]g[eé]e?s?\b|\bamas\b.{0,20}plaquett|\baggregat(?:es|i|e|ed|ion of)\b|\bagregados?\b|"
+    r"\bclump(?:s|ed|ing)\b",
     re.IGNORECASE,
 )
 _DENIAL = re.compile(r"\b(?:no|not|non|pas|sans|without|nicht)\b|\bun-", re.IGNORECASE)

@@ -32,7 +32,8 @@ _PER_L = Unit("count", Decimal("0.000001"))
 
 _MICROLITRE = (
     "/ul", "/mcl", "/mm3", "/mm^3", "/mm*3", "/mm**3", "/mm(3)", "/cumm", "/cu.mm", "/cmm", "/microl", "/microliter",
-    "/microlitre", ".ul-1", "ul-1", ".mm-3", "permicroliter", "permicrolitre", "perul", "per-ul", "permm3", "parmm3", "/mmc", "/micl",
+    "/microlitre", ".ul-1", "ul-1", ".mm-3", "permicroliter", "permicrolitre", "perul", "per-ul", "permm3", "parmm3",
+    "/mmc", "/micl",
 )  # fmt: skip
 _LITRE = ("/l", "/liter", "/litre", ".l-1", "l-1", "perliter", "perlitre")
 _CELLS = (

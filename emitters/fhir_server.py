@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import ssl
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import aiohttp
 from yarl import URL
 
+from emitters.credentials import CredentialError, Credentials
 from emitters.fhir import device_entry, encode, transaction
 from emitters.fhir_answers import failed, read_json, read_transaction_response
 from emitters.fhir_patients import choose, searchable
@@ -37,7 +38,7 @@ _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FhirServerSettings:
-    """``authorization`` gives the header's value for each request (a bearer token may be renewed); None sends none.
+    """``credentials`` say who we are at each request; None sends none.
 
     ``patient_systems`` maps a bare namespace of an identifier (``CHX``, or ``""``) to the server's system URI.
     ``search_by_post`` keeps identifiers out of the server's access log, where it supports ``POST Patient/_search``.
@@ -47,7 +48,7 @@ class FhirServerSettings:
     name: str
     url: str
     profile: FhirProfile = field(default_factory=FhirProfile)
-    authorization: Callable[[], Awaitable[str]] | None = None
+    credentials: Credentials | None = None
     patient_systems: Mapping[str, str] = field(default_factory=dict)
     search_by_post: bool = False
     update_create: bool | None = None
@@ -96,6 +97,8 @@ class FhirServer:
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
+        if self._settings.credentials is not None:
+            await self._settings.credentials.close()
 
     async def _deliver(self, alert: Alert, patient: str | None, profile: FhirProfile) -> Answer:
         answer: Answer = TryAgain("a Task of this alert is being changed by someone")
@@ -211,13 +214,19 @@ class FhirServer:
         headers = _NO_HEADERS if body is None else _BODY_HEADERS
         if extra is not None:
             headers = {**headers, **extra}
-        if self._settings.authorization is not None:
-            headers = {**headers, "authorization": await self._settings.authorization()}
+        credentials = self._settings.credentials
+        if credentials is not None:
+            try:
+                headers = {**headers, "authorization": await credentials.authorization()}
+            except CredentialError as error:
+                raise _Failed(TryAgain(f"credentials: {error}", down=True)) from None
         try:
             # The address is encoded already: the client must not take a percent sign for one of its own.
             async with self._session().request(
                 method, URL(url, encoded=True), data=body, headers=headers, allow_redirects=False
             ) as response:
+                if response.status == 401 and credentials is not None:
+                    credentials.refused()
                 return response.status, response.headers, await _body(response.content)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise _Failed(TryAgain("no connection", down=True)) from None

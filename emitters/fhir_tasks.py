@@ -29,6 +29,7 @@ from emitters.fhir_terms import (
     urn,
 )
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel
+from rules.silence import ENDED, about_system
 
 __all__ = ["StandingTask", "Targets", "carried_revision", "latest", "task_entries", "task_identifiers", "task_search"]
 
@@ -47,6 +48,7 @@ _FULFILL: Final = coding("http://hl7.org/fhir/CodeSystem/task-code", "fulfill")
 _ACK_STOP: Final = coding("anc-task", "ACK-STOP", "Acknowledge stop alert and decide")
 _NEXT_ANC: Final = coding("anc-task", "NEXT-ANC", "Obtain the next neutrophil count")
 _REVIEW_RESULT: Final = coding("anc-task", "REVIEW-RESULT", "Review a result that could not be judged")
+_CHECK_CONNECTION: Final = coding("anc-task", "CHECK-CONNECTION", "Check a connection that is silent or down")
 _REVIEW_DECISION: Final = coding("anc-task", "REVIEW-DECISION", "Review a decision whose alert was withdrawn")
 _HTEST: Final = coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", "HTEST")
 _STATES: Final = {
@@ -138,7 +140,7 @@ def _withdrawal(alert: Alert, to: Targets, settings: FhirProfile, standing: Sequ
         if task.version and status not in ("cancelled", "entered-in-error"):
             change = _noted(task.resource, alert) if seen else _taken_back(task.resource, alert)
             entries.append(_rewrite(change, task.version))
-    if acted and alert.family is not AlertFamily.REVIEW:
+    if acted and alert.family is not AlertFamily.REVIEW and alert.reason != ENDED:
         # Someone acted on what is no longer true, and perhaps stopped a treatment: they must be told
         # in a way that shows, and a note on a Task that is done does not.
         key = f"{alert.id}:review-decision:{alert.revision}"
@@ -210,6 +212,8 @@ def _kind(alert: Alert) -> tuple[Resource, str, str]:
     match alert.family:
         case AlertFamily.STOP:
             return _ACK_STOP, "AWAITING-ACK", "order"
+        case AlertFamily.REVIEW if about_system(alert.family, alert.reason):
+            return _CHECK_CONNECTION, "AWAITING-ACK", "order"
         case AlertFamily.REVIEW:
             return _REVIEW_RESULT, "AWAITING-ACK", "order"
         case AlertFamily.OVERDUE:
@@ -303,7 +307,8 @@ def _taken_back(task: Resource, alert: Alert) -> Resource:
     mistaken = alert.reason == "entered-in-error"
     back = _noted(task, alert)
     back["status"] = "entered-in-error" if mistaken else "cancelled"
-    code = "RESULT-ENTERED-IN-ERROR" if mistaken else "RESULT-CORRECTED"
+    ended = alert.reason == ENDED or about_system(alert.family, alert.reason)
+    code = "RESULT-ENTERED-IN-ERROR" if mistaken else "NO-LONGER-MISSING" if ended else "RESULT-CORRECTED"
     back["statusReason"] = concept(coding("anc-status-reason", code), text=alert.title)
     back["businessStatus"] = _STATES["WITHDRAWN"]
     return back

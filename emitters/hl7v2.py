@@ -15,6 +15,7 @@ from emitters.charsets import CHARSETS, encoded
 from emitters.counts import UCUM_UNIT, giga_per_litre, letter
 from emitters.v2_words import WORDS, Words
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel, LabResult, PatientIdentifier, ResultStatus, Subject
+from rules.silence import ENDED, about_system
 
 __all__ = ["CHARSETS", "V2Profile", "alert_message", "filler_number"]
 
@@ -175,10 +176,12 @@ def _observations(alert: Alert, profile: V2Profile, words: Words, at: str) -> li
     """The OBX segments. A withdrawal keeps a text that shows: many systems hide what is deleted (OBX-11 D, W)."""
     status, text_status = _statuses(alert)
     withdrawn = alert.kind is AlertKind.WITHDRAWN
-    family = words.decisions[alert.family]
-    decision = f"{alert.family.value}^{_text(family)}^{_OURS}"
+    system = about_system(alert.family, alert.reason)
+    family = words.system if system else words.decisions[alert.family]
+    decision = f"{'SYSTEM' if system else alert.family.value}^{_text(family)}^{_OURS}"
     if withdrawn and not _deleted(alert):
-        decision = f"ANC-WITHDRAWN^{_text(f'{words.withdrawn} ({family})')}^{_OURS}"
+        code, what = ("ANC-ENDED", words.ended) if _ended(alert) else ("ANC-WITHDRAWN", words.withdrawn)
+        decision = f"{code}^{_text(f'{what} ({family})')}^{_OURS}"
     flag = "" if withdrawn else _DECISION_FLAG.get(alert.level, "")
     rows = [(profile.coded_type, _ours("ANC-DECISION", words.decision), "", decision, "", "", flag, status, at)]
     if alert.family is AlertFamily.REVIEW and alert.reason and not withdrawn:
@@ -258,11 +261,16 @@ def _deleted(alert: Alert) -> bool:
     return alert.kind is AlertKind.WITHDRAWN and alert.reason == "entered-in-error"
 
 
+def _ended(alert: Alert) -> bool:
+    """What was missing has come, or a connection is back: nothing was wrong, and nothing is taken back."""
+    return alert.reason == ENDED or about_system(alert.family, alert.reason)
+
+
 def _lines(alert: Alert, words: Words) -> str:
     """Title and text as repetitions: in a TX field each repetition is a line (HL7 v2.5, 2.A.80)."""
     text = alert.text if alert.text.startswith(alert.title) else f"{alert.title}\n{alert.text}"
     if alert.kind is AlertKind.WITHDRAWN:
-        text = f"{words.withdrawn}\n{text}"
+        text = f"{words.ended if _ended(alert) else words.withdrawn}\n{text}"
     if alert.family is AlertFamily.REVIEW:
         text = "\n".join(filter(None, (text, alert.source, alert.where)))
     return "~".join(_text(line.strip()) for line in text.splitlines() if line.strip())

@@ -19,6 +19,8 @@ class Words:
     due: str
     rule: str
     withdrawn: str
+    ended: str
+    system: str
     disclaimer: str
     decisions: dict[AlertFamily, str]
 
@@ -32,6 +34,8 @@ WORDS: Final = {
         "Prochaine NFS",
         "Règle et version",
         "ALERTE ANNULÉE",
+        "ALERTE CLOSE",
+        "Surveillance technique : liaison à vérifier",
         "Aide à la surveillance : la décision appartient au prescripteur.",
         {
             AlertFamily.STOP: "Seuil d'arrêt atteint",
@@ -50,6 +54,8 @@ WORDS: Final = {
         "Next blood count",
         "Rule and version",
         "ALERT WITHDRAWN",
+        "ALERT CLOSED",
+        "Technical watch: check a connection",
         "Monitoring aid: the decision is the prescriber's.",
         {
             AlertFamily.STOP: "Stop threshold reached",

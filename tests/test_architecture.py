@@ -17,7 +17,7 @@ ALLOWED = {
     "rules": set(),
     "store": {"sqlalchemy", "alembic", "msgspec", "rules"},
     "ingest": {"store", "wire", "rules", "msgspec", "fastapi"},
-    "emitters": {"rules", "wire", "aiohttp", "yarl", "msgspec"},
+    "emitters": {"rules", "wire", "aiohttp", "joserfc", "yarl", "msgspec"},
     "console": {
         *("store", "wire", "rules", "msgspec", "sqlalchemy"),
         *("fastapi", "starlette", "jinja2", "markupsafe", "argon2"),

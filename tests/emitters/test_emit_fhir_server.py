@@ -11,6 +11,7 @@ from decimal import Decimal
 import httpx2
 import pytest
 
+from emitters.credentials import Bearer
 from emitters.fhir import FhirProfile
 from emitters.fhir_answers import read_json, retry_after
 from emitters.fhir_server import FhirServer, FhirServerSettings
@@ -353,16 +354,15 @@ async def test_a_review_for_nobody_arrives_and_is_filed_under_nobody(ehr, sink, 
     assert ehr.flags() == []
 
 
-async def test_credentials_are_asked_for_each_time(ehr, make):
-    seen = []
-
-    async def token() -> str:
-        seen.append(1)
-        return f"Bearer {len(seen)}"
-
-    sink = server(ehr.url, authorization=token, profile=FhirProfile(owner="Organization/w"))
+async def test_credentials_are_asked_for_each_time(ehr, make, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("one", encoding="utf-8")
+    sink = server(ehr.url, credentials=Bearer(file), profile=FhirProfile(owner="Organization/w"))
     assert isinstance(await send(sink, make.alert()), Delivered)
-    assert len(seen) == 4
+    file.unlink()
+    answer = await send(sink, make.later())
+    assert isinstance(answer, TryAgain)
+    assert answer.why == f"credentials: {file}: No such file or directory"
     await sink.close()
 
 

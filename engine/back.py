@@ -1,4 +1,4 @@
-"""Behind the store: the worker that judges and the dispatchers that deliver, assembled from the settings."""
+"""Behind the store: the worker that judges, the clock and the dispatchers that deliver, assembled from the settings."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from engine.observe import Meters
 from engine.present import Present
 from engine.retention import Retention
 from engine.switch import Switch
+from engine.watch import Watch
 from engine.worker import Worker
 from store import Store
 
@@ -68,8 +69,18 @@ class Back:
             switch=Switch(store, notifier, meters, on_alerts=self._wake_dispatchers) if self._dispatchers else None,
         )
 
+        self._watch = Watch(
+            store,
+            present,
+            meters,
+            settings.watch,
+            destinations=self.destinations,
+            on_alerts=self._wake_dispatchers,
+        )
+
     def start(self) -> None:
         self._run("worker", self._worker.run())
+        self._run("watch", self._watch.run())
         for dispatcher in self._dispatchers:
             self._run(f"dispatcher {dispatcher.name}", dispatcher.run())
 

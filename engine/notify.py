@@ -66,9 +66,9 @@ class Notifier:
                 draft, id=alert_id(record.id, AlertFamily.SCHEDULE, episode), family=AlertFamily.SCHEDULE
             )
             standing = record.alerts.get(draft.id)
-        if standing is not None and standing.state != "withdrawn" and not _news(standing.alert, verdict, result, draft):
-            return draft.id
         reopened = standing is None or standing.state == "withdrawn"
+        if standing is not None and not reopened and not _news(standing.alert, verdict, result, draft):
+            return draft.id
         alert = Alert(
             id=draft.id,
             revision=standing.alert.revision + 1 if standing else 1,
@@ -94,7 +94,7 @@ class Notifier:
             result_key=opened_by,
         )
         record.alerts[alert.id] = entry
-        self._send(entry, work)
+        self.send(entry, work)
         return alert.id
 
     def review(
@@ -135,7 +135,7 @@ class Notifier:
         entry = AlertRecord(alert=alert, patient_id=record.id if record else None, state="open", result_key=key)
         if record is not None:
             record.alerts[alert.id] = entry
-        self._send(entry, work)
+        self.send(entry, work)
 
     def withdraw(
         self,
@@ -173,7 +173,7 @@ class Notifier:
             )
             entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
             record.alerts[alert.id] = entry
-            self._send(entry, work)
+            self.send(entry, work)
 
     def present(self, standing: AlertRecord, *, told: bool, now: datetime, work: Work) -> AlertRecord:
         """The alert as it stands, as a notification of its own: after observe mode, to those who were told nothing.
@@ -189,13 +189,16 @@ class Notifier:
             updated_at=now,
         )
         entry = dataclasses.replace(standing, alert=alert)
-        self._send(entry, work)
+        self.send(entry, work)
         return entry
 
-    def _send(self, entry: AlertRecord, work: Work) -> None:
+    def send(self, entry: AlertRecord, work: Work, *, but: str = "") -> None:
+        """Files the alert as it now stands, with a notification for each destination ``but`` one."""
         work.alerts.append(entry)
         # Before any destination is set up, what would have been sent is kept all the same: it goes to "".
         for name in self.destinations or (("",) if self.observe else ()):
+            if but and name == but:
+                continue
             work.deliveries.append(
                 Delivery(
                     id=new_id(),

@@ -88,6 +88,13 @@ class Meters:
         self._open = Gauge(
             "neutroflag_alerts_open", "Alerts that nobody has answered", ["level"], registry=self.registry
         )
+        self._overdue = Gauge("neutroflag_patients_overdue", "Patients whose count is overdue", registry=self.registry)
+        self._silence = Gauge(
+            "neutroflag_feed_silence_seconds",
+            "Since the last message on a channel, as of the clock's last sweep",
+            ["channel"],
+            registry=self.registry,
+        )
         self._pending = Gauge("neutroflag_messages_pending", "Stored and not yet judged", registry=self.registry)
         Info("neutroflag_build", "This program", registry=self.registry).info({"version": version("neutroflag")})
 
@@ -139,4 +146,7 @@ class Meters:
         for level, number in state.alerts_open.items():
             self._open.labels(level).set(number)
         self._pending.set(state.pending)
+        self._overdue.set(state.overdue)
+        for channel, heard_ms in state.heard.items():
+            self._silence.labels(channel).set(max(0, now_ms - heard_ms) / 1000)
         return generate_latest(self.registry)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from rules.model import PatientIdentifier
+from rules.model import AlertFamily, PatientIdentifier, Trust
+from rules.silence import AT_ONCE, look_on
 from store import answers
-from store.port import AlertRecord, PatientRecord, ResultRecord, Work
+from store.port import CLOCK, AlertRecord, PatientRecord, ResultRecord, Work
 from store.statement import Prepared
 from store.tables import alert, assessment, audit, delivery, identifier, patient, result
 from store.values import (
@@ -85,6 +87,7 @@ _update_patient = Prepared(
                 "next_due",
                 "recheck_by",
                 "settle_at",
+                "watch_on",
                 "updated_at",
             )
         }
@@ -281,6 +284,7 @@ def _patients(connection: Connection, work: Work, at_ms: int) -> None:
             "next_due": _iso(record.present.next_due if record.present else None),
             "recheck_by": _iso(record.present.recommended_recheck_by if record.present else None),
             "settle_at": to_ms(record.settle_at) if record.settle_at else None,
+            "watch_on": _iso(_watch_on(record)),
             "updated_at": at_ms,
         }
         if record.new:
@@ -289,6 +293,19 @@ def _patients(connection: Connection, work: Work, at_ms: int) -> None:
             changed.append({"patient_id": record.id, **{f"new_{name}": value for name, value in fields.items()}})
     _insert(connection, patient, fresh)
     _update_patient.many(connection, changed)
+
+
+def _watch_on(record: PatientRecord) -> date | None:
+    """A reminder that stands is looked at anew with every change; nobody is missed who is not on the register."""
+    for standing in record.alerts.values():
+        if standing.state != "withdrawn" and (
+            standing.alert.family is AlertFamily.OVERDUE or standing.result_key == CLOCK
+        ):
+            return AT_ONCE
+    if not record.enrolled:
+        return None
+    doubtful = any(item.result.trust is Trust.PROVISIONAL for item in record.results.values())
+    return look_on(record.course, record.present, doubtful=doubtful)
 
 
 def _iso(day: Any) -> str | None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from rules.model import PatientIdentifier
-from store import database, inbox, outbox, purge, register, schema
+from store import database, feeds, findings, inbox, outbox, purge, register, schema
 from store.port import (
     Accepted,
     Claim,
@@ -57,6 +57,9 @@ class Snapshot(typing.NamedTuple):
     pending: int
     alerts_open: dict[str, int]
     outbox: list[tuple[str, str, int, int]]
+    overdue: int = 0
+    heard: dict[str, int] = {}  # noqa: RUF012  # a NamedTuple's default, never written to
+    """By channel: when the last message came, in milliseconds."""
 
 
 class Store:
@@ -234,12 +237,16 @@ class Store:
 def record(work: Work, connection: Connection) -> Stale | None:
     """Writes a batch in the caller's transaction; ``Stale`` and nothing when one of its patients moved meanwhile."""
     moved = register.moved(connection, work.patients.values()) + register.taken(connection, work)
+    moved += register.moved(connection, [item.record for item in work.looked])
     judged = inbox.judged(connection, work.done)
-    if moved or judged:
-        return Stale(moved, judged)
-    at_ms = _now_ms()
+    answered = findings.moved_on(connection, work)
+    if moved or judged or answered:
+        return Stale(moved, judged, answered)
+    at_ms = to_ms(work.at) if work.at is not None else _now_ms()
     inbox.finish(connection, work.done, at_ms)
     register.write(connection, work, at_ms)
+    findings.write(connection, work)
+    feeds.write(connection, work)
     return None
 
 
@@ -257,6 +264,8 @@ def snapshot(connection: Connection) -> Snapshot:
         or 0,
         alerts_open={row[0]: row[1] for row in open_alerts},
         outbox=outbox.backlog(connection),
+        overdue=findings.overdue_count(connection),
+        heard=feeds.last_heard(connection),
     )
 
 

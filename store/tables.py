@@ -88,6 +88,21 @@ message = Table(
         postgresql_where=text("dedupe_key IS NOT NULL"),
     ),
     Index("ix_message_disposition_id", "disposition", "id"),
+    # What could not be read or judged, by reason: few among many.
+    Index(
+        "ix_message_failed",
+        "disposition",
+        "reason",
+        "id",
+        sqlite_where=text("disposition IN ('set_aside', 'unassessable')"),
+        postgresql_where=text("disposition IN ('set_aside', 'unassessable')"),
+    ),
+    Index(
+        "ix_message_replay_of",
+        "replay_of",
+        sqlite_where=text("replay_of IS NOT NULL"),
+        postgresql_where=text("replay_of IS NOT NULL"),
+    ),
     # Bodies that wait for their removal.
     Index(
         "ix_message_unenrolled_body",
@@ -117,6 +132,8 @@ patient = Table(
     Column("next_due", String),
     Column("recheck_by", String),
     Column("settle_at", BigInteger),
+    # ISO day on which the clock must look at this patient: the sweep is a range of its index. NULL: not by itself.
+    Column("watch_on", String),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Index(
@@ -124,6 +141,12 @@ patient = Table(
         "settle_at",
         sqlite_where=text("settle_at IS NOT NULL"),
         postgresql_where=text("settle_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_patient_watch_on",
+        "watch_on",
+        sqlite_where=text("watch_on IS NOT NULL"),
+        postgresql_where=text("watch_on IS NOT NULL"),
     ),
     Index(
         "ix_patient_unenrolled", "updated_at", sqlite_where=text("NOT enrolled"), postgresql_where=text("NOT enrolled")
@@ -197,6 +220,14 @@ alert = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
     Index("ix_alert_state_level", "state", "level", "raised_at"),
+    # Alerts that wait for an answer, by when they were last told.
+    Index(
+        "ix_alert_open_told",
+        "level",
+        "updated_at",
+        sqlite_where=text("state = 'open'"),
+        postgresql_where=text("state = 'open'"),
+    ),
     Index(
         "ix_alert_open_family",
         "family",
@@ -239,6 +270,14 @@ delivery = Table(
         postgresql_where=text("state = 'waiting'"),
     ),
     Index("ix_delivery_state_id", "state", "id"),
+    Index(
+        "ix_delivery_dead",
+        "destination",
+        "code",
+        "id",
+        sqlite_where=text("state = 'dead'"),
+        postgresql_where=text("state = 'dead'"),
+    ),
 )
 
 audit = Table(

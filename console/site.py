@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from console.formats import formats
 from console.port import Console, Right, Visitor
 from console.strip import Strip, strip_of
 from console.words import words_for
 from store import browse
+from store.port import StoreUnavailable
 
 __all__ = ["HEADERS", "HERE", "Site"]
 
@@ -77,9 +79,19 @@ class Site:
         )
 
     def read(self, query: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """``query(connection, ...)`` on a reading connection of its own. For handlers in threads (plain ``def``)."""
-        with self.console.reader.connect() as connection, connection.begin():
-            return _called(query, connection, arguments, named)
+        """``query(connection, ...)`` on a reading connection of its own, for handlers in threads (plain ``def``).
+
+        Raises StoreUnavailable, which becomes a page that says so.
+        """
+        try:
+            with self.console.reader.connect() as connection, connection.begin():
+                return query(connection, *arguments, **named)
+        except SQLAlchemyError as error:
+            raise StoreUnavailable(type(error).__name__) from error
+
+    async def aread(self, query: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """The same for handlers on the loop: the look itself is taken in a thread."""
+        return await run_in_threadpool(self.read, query, *arguments, **named)
 
     def _render(
         self, request: Request, visitor: Visitor | None, template: str, status: int, context: dict[str, Any]
@@ -100,7 +112,3 @@ class Site:
             **context,
         )
         return HTMLResponse(text, status_code=status, headers=HEADERS)
-
-
-def _called(query: Callable[..., Any], connection: Connection, arguments: Any, named: Any) -> Any:
-    return query(connection, *arguments, **named)

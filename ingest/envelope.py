@@ -8,6 +8,7 @@ import uuid
 from datetime import datetime
 
 from store import Envelope
+from store.values import message_name
 from wire import er7
 
 __all__ = ["NAMESPACE", "assigned_id", "fhir", "hl7v2", "is_acknowledgement", "pieces"]
@@ -38,7 +39,7 @@ def hl7v2(raw: bytes, *, channel: str, peer: str, now: datetime) -> tuple[er7.He
         raw=raw,
         received_at=now,
         content_hash=er7.content_hash(raw),
-        dedupe_key=_name("hl7v2", sender, header.control_id),
+        dedupe_key=message_name("hl7v2", sender, header.control_id),
         peer=peer,
         sender=sender,
         control_id=header.control_id,
@@ -64,19 +65,13 @@ def fhir(
         raw=raw,
         received_at=now,
         content_hash=hashlib.blake2b(raw, digest_size=32).digest(),
-        dedupe_key=_name("fhir", sender, control_id),
+        dedupe_key=message_name("fhir", sender, control_id),
         peer=peer,
         sender=sender,
         control_id=control_id,
         message_type=message_type,
         refused=refused,
     )
-
-
-def _name(form: str, sender: str, control_id: str) -> bytes:
-    if not control_id:
-        return b""
-    return hashlib.blake2b("\x1f".join((form, sender, control_id)).encode(), digest_size=16).digest()
 
 
 def is_acknowledgement(raw: bytes, header: er7.Header | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import time
@@ -19,7 +20,9 @@ __all__ = [
     "decode_person",
     "decode_result",
     "encode",
+    "first_id",
     "from_ms",
+    "message_name",
     "name_key",
     "new_id",
     "to_ms",
@@ -54,6 +57,7 @@ decode_course = msgspec.json.Decoder(TreatmentCourse).decode
 decode_person = msgspec.json.Decoder(Person).decode
 decode_result = msgspec.json.Decoder(LabResult).decode
 
+_EPOCH_OF_IDS_MS = 1_577_836_800_000
 _sequence = itertools.count(int.from_bytes(os.urandom(2), "big"))
 _process = int.from_bytes(os.urandom(2), "big") & 0x3FF
 
@@ -63,7 +67,7 @@ def new_id() -> int:
 
     Unique over processes without asking the database, and later ones are larger, so that the key's index grows at its end.
     """
-    ms = time.time_ns() // 1_000_000 - 1_577_836_800_000
+    ms = time.time_ns() // 1_000_000 - _EPOCH_OF_IDS_MS
     return (ms << 22) | (_process << 12) | (next(_sequence) & 0xFFF)
 
 
@@ -71,3 +75,15 @@ def name_key(family: str, given: str = "") -> str:
     """For searching and ordering: no accents, one case. ``("Lévêque", "Zoé")`` -> ``"leveque zoe"``."""
     plain = unicodedata.normalize("NFKD", f"{family} {given}")
     return " ".join("".join(c for c in plain if not unicodedata.combining(c)).casefold().split())
+
+
+def first_id(at_ms: int) -> int:
+    """The smallest number that ``new_id`` could give at this time: ids select by time."""
+    return max(at_ms - _EPOCH_OF_IDS_MS, 0) << 22
+
+
+def message_name(form: str, sender: str, control_id: str) -> bytes:
+    """What a message is known by, whichever door it came by; empty for one without a control id."""
+    if not control_id:
+        return b""
+    return hashlib.blake2b("\x1f".join((form, sender, control_id)).encode(), digest_size=16).digest()

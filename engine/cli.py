@@ -156,14 +156,17 @@ def rules_check(json: Json = False) -> None:
 def patients_import(
     file: Path,
     config: Config = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would change, write nothing.")] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="A new CSV file for each refusal and note, by line and column.")
+    ] = None,
     by: Annotated[str, typer.Option("--by", help="Who answers for this import.")] = "",
 ) -> None:
     """Put the patients of a CSV file on the register: all of them, or none."""
     from engine.cli_state import patients_import_command
 
     who = by or os.environ.get("USER", "") or "command line"
-    raise typer.Exit(patients_import_command(config, file, who, dry_run, stdout=sys.stdout, stderr=sys.stderr))
+    raise typer.Exit(patients_import_command(config, file, who, dry_run, report, stdout=sys.stdout, stderr=sys.stderr))
 
 
 @patients_app.command("show")

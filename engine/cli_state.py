@@ -191,12 +191,14 @@ def dead_change_command(
 
 @_guarded
 def patients_import_command(
-    config: Path | None, file: Path, who: str, dry_run: bool, *, stdout: TextIO, stderr: TextIO
+    config: Path | None, file: Path, who: str, dry_run: bool, report_to: Path | None, *, stdout: TextIO, stderr: TextIO
 ) -> int:
-    from engine.register_csv import import_csv
+    from engine.register_csv import import_csv, write_report
     from store import database, schema
 
     settings = _settings(config)
+    if report_to is not None and report_to.exists():
+        raise _Stop(FAILURE, f"{report_to}: exists already")
     path = database.file_of(settings.store.url)
     if path is None or not path.exists():
         # A register may be loaded before the engine first runs.
@@ -207,24 +209,46 @@ def patients_import_command(
     with _database(config):
         pass
     try:
-        report = import_csv(
-            file,
-            settings.store.url,
-            actor=who,
-            zone=settings.zone,
-            default_protocol=settings.engine.protocol,
-            dry_run=dry_run,
-        )
+        with _progress(stderr) as progress:
+            report = import_csv(
+                file,
+                settings.store.url,
+                actor=who,
+                zone=settings.zone,
+                default_protocol=settings.engine.protocol,
+                dry_run=dry_run,
+                progress=progress,
+            )
+        if report_to is not None:
+            write_report(report_to, report)
     except OSError as error:
-        raise _Stop(FAILURE, f"{file}: {error.strerror}") from None
+        raise _Stop(FAILURE, f"{error.filename or file}: {error.strerror}") from None
     for complaint in (*report.complaints, *report.notes):
         print(f"{file}: {complaint}", file=stderr)
     if report.complaints:
-        print("nothing was imported", file=stderr)
+        print(f"{len(report.complaints)} refused, nothing was imported", file=stderr)
         return FAILURE
-    done = "would be" if dry_run else "were"
-    print(f"{report.rows} rows: {report.enrolled} {done} enrolled, {report.updated} {done} updated", file=stdout)
+    if dry_run:
+        for change in report.changes:
+            print(f"line {change.line}: {change.kind}: {', '.join(change.columns)}", file=stdout)
+    done, end = ("would be", "; nothing was written") if dry_run else ("were", "")
+    print(
+        f"{report.rows} rows: {report.enrolled} {done} enrolled, {report.updated} {done} updated, "
+        f"{report.unchanged} unchanged{end}",
+        file=stdout,
+    )
     return OK
+
+
+@contextmanager
+def _progress(stderr: TextIO) -> Iterator[Callable[[int, int], None]]:
+    """A bar for a person who waits: on a terminal, and only where there is something to wait for."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(file=stderr), disable=not stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("rows", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _one_patient(connection: Connection, key: str) -> str:

@@ -95,6 +95,7 @@ def _scheduled(chart: Chart, grounds: Grounds | None = None) -> Assessment:
         family=AlertFamily.OVERDUE,
         episode_on=episode,
         late_days=found.late_days,
+        shorter=found.shortened_by,
         remarks=risk_remarks(chart),
     )
 

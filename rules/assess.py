@@ -39,7 +39,7 @@ def assess(
     record = read_record(history, as_of, result)
     if result is None:
         chart = chart_of(protocol, course, record, as_of, before_only=False)
-        return _silenced(judge_absence(chart), course)
+        return _silenced(judge_absence(chart), course, came=False)
     assert result.anc is not None  # noqa: S101 - _problem
     own = count_of(result.anc, as_of)
     chart = chart_of(protocol, course, record, as_of, before_only=True)
@@ -52,7 +52,7 @@ def assess(
         found = _judge(chart, count, result if count is own else None)
         if same_day:
             found = merged(found, remarks=("several-counts",), readings=("A-23",))
-    return _silenced(_with_ban(chart, found), course)
+    return _silenced(_with_ban(chart, found), course, came=True)
 
 
 def _problem(result: LabResult) -> Unassessable | None:
@@ -66,11 +66,21 @@ def _problem(result: LabResult) -> Unassessable | None:
     return None
 
 
-def _silenced(found: Assessment, course: TreatmentCourse) -> Assessment:
-    """B-30: death silences; the verdict stays readable."""
-    if course.state is CourseState.DECEASED:
-        return merged(replace(found, alert=AlertLevel.NONE, next_due=None, recommended_recheck_by=None), ("deceased",))
-    return found
+def _silenced(found: Assessment, course: TreatmentCourse, *, came: bool) -> Assessment:
+    """B-30: death silences; the verdict stays readable. A count that comes after a transfer is judged all the same; only
+    what does not come is the receiver's, once he has accepted."""
+    match course.state:
+        case CourseState.DECEASED:
+            remark = "deceased"
+        case CourseState.TRANSFERRED:
+            remark = "transferred"
+        case CourseState.ACTIVE | CourseState.LOST:
+            return found
+        case _:
+            assert_never(course.state)
+    if came and course.state is CourseState.TRANSFERRED:
+        return merged(found, (remark,))
+    return merged(replace(found, alert=AlertLevel.NONE, next_due=None, recommended_recheck_by=None), (remark,))
 
 
 def _with_ban(chart: Chart, found: Assessment) -> Assessment:
@@ -372,7 +382,7 @@ def _after_stop(chart: Chart, count: Count) -> Assessment:
             action = rule.banned_action if stop.banned else rule.action
         alert = found.alert if low else rule.banned_alert
         remarks += [] if stop.recorded else ["stop-not-recorded"]
-        remarks += [] if stop.banned else ["ban-unconfirmed"]
+        remarks += [] if stop.banned or chart.lifted else ["ban-unconfirmed"]
     elif low:
         ended, action, alert = False, rule.reexposure_action, found.alert
         grounds, family, episode = (rule.stop, rule.follow_up), AlertFamily.STOP, chart.as_of

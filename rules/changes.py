@@ -224,7 +224,7 @@ def change(
         case Interrupted():
             return _interrupted(course, what, today)
         case Restarted():
-            return _restarted(course, what, today)
+            return _restarted(course, what, today, limits or Limits())
         case Stopped():
             return _stopped(course, what, today)
         case InfectionSigns():
@@ -301,7 +301,7 @@ def _interrupted(course: TreatmentCourse, what: Interrupted, today: date) -> Tre
     return replace(course, interruptions=_sorted(*course.interruptions, Interruption(last_dose)))
 
 
-def _restarted(course: TreatmentCourse, what: Restarted, today: date) -> TreatmentCourse:
+def _restarted(course: TreatmentCourse, what: Restarted, today: date, limits: Limits) -> TreatmentCourse:
     at = what.at.replace(tzinfo=None)
     _not_future("at", at.date(), today)
     stop = stop_in_force(course)
@@ -315,7 +315,7 @@ def _restarted(course: TreatmentCourse, what: Restarted, today: date) -> Treatme
     others = [pause for pause in course.interruptions if pause != paused]
     if any(paused.last_dose <= other.last_dose < at for other in others):
         raise CourseError("at", "overlap")
-    against = stop is not None and stop.reason.haematological
+    against = limits.below_stop_on_file or (stop is not None and stop.reason.haematological)
     return replace(
         course,
         interruptions=_sorted(*others, Interruption(paused.last_dose, at)),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from operator import attrgetter
 
-from rules.model import LabResult, Population, PriorNeutropenia, TreatmentCourse
+from rules.model import LabResult, Override, OverrideKind, Population, PriorNeutropenia, StopReason, TreatmentCourse
 from rules.protocol import InterruptionRule, MonitoringProtocol
 from rules.record import Count, Record, band, population_on, read_record
 from rules.span import Span, anniversary
@@ -95,13 +95,25 @@ class Chart:
     """One before the first gap, one after each."""
     stop: Stopped | None
     place: Place
+    exposed: bool = False
+    """Given clozapine again after a stop for the count, on record (R5)."""
+    overrides: tuple[Override, ...] = ()
+    """Those in force that made a difference to the above (B-27)."""
+    shorter: Override | None = None
+    """The shortest interval that a clinician has set."""
+
+    @property
+    def lifted(self) -> bool:
+        """A-15: the ban after a stop under the former thresholds; the count that led to it was low all the same."""
+        return any(override.kind is OverrideKind.LIFT_A15 for override in self.overrides)
 
     @property
     def has_neutropenia(self) -> bool:
         """A-14, B-26: ever in the mild band or lower under treatment, or so attested."""
-        return self.first_neutropenia is not None or self.course.prior_neutropenia in (
-            PriorNeutropenia.MILD,
-            PriorNeutropenia.STOP_LEVEL,
+        return (
+            self.first_neutropenia is not None
+            or self.lifted
+            or self.course.prior_neutropenia in (PriorNeutropenia.MILD, PriorNeutropenia.STOP_LEVEL)
         )
 
     @property
@@ -112,7 +124,9 @@ class Chart:
     def banned_before(self) -> bool:
         """R5 on file from before this treatment: an earlier stop for the count, or an attested stop-level neutropenia."""
         stop = self.course.stop
-        earlier = stop is not None and stop.reason.haematological and not self._covers(stop.on)
+        if self.exposed:
+            return True
+        earlier = stop is not None and stop.reason.haematological and not self._covers(stop.on) and not self.lifted
         return (earlier and stop is not None and stop.on <= self.as_of) or (
             self.course.prior_neutropenia is PriorNeutropenia.STOP_LEVEL
         )
@@ -163,12 +177,18 @@ def chart_of(
     treated = _under_treatment(course, counts)
     lowest = _lowest(treated)
     first_neutropenia = _first_neutropenia(protocol, population, treated, lowest)
-    gaps, clocks, open_since = _gaps(protocol, course, as_of, first_neutropenia)
-    stop = _stop(protocol, course, treated, lowest, gaps, as_of, open_since)
+    overrides: tuple[Override, ...] = ()
+    if course.overrides:
+        first_neutropenia, overrides = _overridden(protocol, population, course, treated, first_neutropenia, as_of)
+    lifted = any(override.kind is OverrideKind.LIFT_A15 for override in overrides)
+    gaps, clocks, open_since = _gaps(protocol, course, as_of, first_neutropenia, lifted=lifted)
+    stop = _stop(protocol, course, treated, lowest, gaps, as_of, open_since, lifted=lifted)
+    again = course.reexposed_on
+    exposed = again is not None and stop is not None and stop.haematological and stop.on <= again <= as_of
     if course.start is None or as_of < course.start or (as_of == course.start and stop is None):
         place = Place.BEFORE
     else:
-        place = Place.UNDER if stop is None else Place.AFTER
+        place = Place.UNDER if stop is None or exposed else Place.AFTER
     return Chart(
         protocol,
         course,
@@ -182,7 +202,58 @@ def chart_of(
         clocks,
         stop,
         place,
+        exposed,
+        overrides,
+        _shortest(course, as_of) if course.overrides else None,
     )
+
+
+def _shortest(course: TreatmentCourse, as_of: date) -> Override | None:
+    set_ = [o for o in course.overrides if o.kind is OverrideKind.SHORTER_INTERVAL and o.days and o.in_force(as_of)]
+    return min(set_, key=lambda o: o.days or 0, default=None)
+
+
+def _overridden(
+    protocol: MonitoringProtocol,
+    population: Population,
+    course: TreatmentCourse,
+    treated: tuple[Count, ...],
+    first: date | None,
+    as_of: date,
+) -> tuple[date | None, tuple[Override, ...]]:
+    """The first neutropenia without the borderline values that a clinician took out, and the overrides that mattered."""
+    used: list[Override] = []
+    stop = course.stop
+    if stop is not None and stop.reason is StopReason.LEGACY_RED and stop.on <= as_of:
+        used += [o for o in course.overrides if o.kind is OverrideKind.LIFT_A15 and o.in_force(as_of)]
+    out = {
+        o.value_on: o for o in course.overrides if o.kind is OverrideKind.BORDERLINE_NOT_HISTORY and o.in_force(as_of)
+    }
+    if out and first is not None:
+        kept = tuple(c for c in treated if not (c.on in out and is_borderline(protocol, population, c)))
+        if len(kept) < len(treated):
+            first = _first_neutropenia(protocol, population, kept, _lowest(kept))
+            on_file = {c.on for c in treated} - {c.on for c in kept}
+            used += [override for day, override in out.items() if day in on_file]
+    return first, tuple(used)
+
+
+def shortened(chart: Chart, since: date, next_due: date) -> tuple[date, Override | None]:
+    """``next_due`` of a count taken ``since``, or the earlier day that a clinician's shorter interval asks for, with it.
+
+    No count is asked for before the day on which the interval was set.
+    """
+    shorter = chart.shorter
+    if shorter is None or shorter.days is None:
+        return next_due, None
+    asked = max(since + timedelta(days=shorter.days), shorter.on)
+    return (asked, shorter) if asked < next_due else (next_due, None)
+
+
+def is_borderline(protocol: MonitoringProtocol, population: Population, count: Count) -> bool:
+    """Exactly at the upper end of the mild band, where reading A-1 makes it mild."""
+    found = band(protocol, population, count)
+    return found.kind == "mild" and count.per_mm3 == found.high and not count.just_below
 
 
 def chart_at(chart: Chart, day: date) -> Chart:
@@ -253,7 +324,7 @@ def _under_treatment(course: TreatmentCourse, counts: tuple[Count, ...]) -> tupl
 
 
 def _gaps(
-    protocol: MonitoringProtocol, course: TreatmentCourse, as_of: date, first_neutropenia: date | None
+    protocol: MonitoringProtocol, course: TreatmentCourse, as_of: date, first_neutropenia: date | None, *, lifted: bool
 ) -> tuple[tuple[Gap, ...], tuple[Clock, ...], date | None]:
     """Closed gaps in order with the clock after each, and the last dose of a gap still open (B-23)."""
     start = course.start if course.start is not None else as_of
@@ -280,7 +351,7 @@ def _gaps(
         judged = length if counted else _sum_of_short(protocol, gaps, last_dose, restart.date(), length)
         rule = None
         if judged >= policy.counted_from.length:
-            past = course.prior_neutropenia is not PriorNeutropenia.NONE
+            past = course.prior_neutropenia is not PriorNeutropenia.NONE or lifted
             history = past or (first_neutropenia is not None and first_neutropenia <= last_dose)
             rule = _rule_for(protocol, judged, clock, last_dose, history=history)
         if counted:
@@ -339,13 +410,16 @@ def _stop(
     gaps: tuple[Gap, ...],
     as_of: date,
     open_since: date | None,
+    *,
+    lifted: bool,
 ) -> Stopped | None:
     """The complete stop in force. A count below the threshold is one by itself (A-12, B-17); nothing later undoes it."""
     recorded = course.stop
     if recorded is not None and (recorded.on > as_of or course.start is None or recorded.on < course.start):
         recorded = None
-    if recorded is not None and not recorded.reason.haematological and any(g.restart > recorded.on for g in gaps):
-        recorded = None  # B-23: a recorded restart ends a stop for another reason.
+    ends = recorded is not None and (lifted or not recorded.reason.haematological)
+    if recorded is not None and ends and any(g.restart > recorded.on for g in gaps):
+        recorded = None  # B-23: a recorded restart ends a stop for another reason, and one that was lifted (A-15).
     low = _stop_counts(protocol, course, treated, lowest)
     sure = next((c.on for c in low if c.absolute), None)
     if recorded is not None:
@@ -353,7 +427,8 @@ def _stop(
         on = recorded.on
         if low and not recorded.reason.haematological:
             on = max(on, low[0].on)
-        banned = protocol.after_stop.permanent and (recorded.reason.haematological or sure is not None)
+        for_ever = recorded.reason.haematological and not lifted
+        banned = protocol.after_stop.permanent and (for_ever or sure is not None)
         return Stopped(on, haematological, banned, min(low[0].on, on) if low else on, recorded=True)
     if low:
         return Stopped(low[0].on, True, sure is not None, low[0].on, recorded=False)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
+from typing import assert_never
 
 from rules.course import Chart, Place
-from rules.model import Population
+from rules.model import Override, OverrideKind, Population
 from rules.record import Count
 from rules.span import Span
 
@@ -35,6 +36,7 @@ def explain(
     recheck_by: date | None,
     interval: Span | None,
     late_days: int,
+    overrides: tuple[Override, ...] = (),
 ) -> tuple[tuple[str, str], ...]:
     """(("fr", ...), ("en", ...)). Counts in cells per mm3, dates as ISO 8601."""
     fr: list[str] = []
@@ -60,6 +62,10 @@ def explain(
         since = (chart.as_of - chart.stop.on).days
         fr.append(f"jour {since} après l'arrêt du {chart.stop.on}")
         en.append(f"day {since} after the stop of {chart.stop.on}")
+    for override in overrides:
+        said = _override(override)
+        fr.append(said[0])
+        en.append(said[1])
     if late_days:
         fr.append(f"retard de {late_days} jour{'s' if late_days > 1 else ''}")
         en.append(f"{late_days} day{'s' if late_days > 1 else ''} late")
@@ -73,6 +79,25 @@ def explain(
         fr.append(f"contrôle conseillé au plus tard le {by}")
         en.append(f"recheck advised by {by}")
     return (("fr", " ; ".join(fr)), ("en", "; ".join(en)))
+
+
+def _override(override: Override) -> tuple[str, str]:
+    match override.kind:
+        case OverrideKind.SHORTER_INTERVAL:
+            fr, en = f"intervalle ramené à {override.days} jours", f"interval shortened to {override.days} days"
+        case OverrideKind.BORDERLINE_NOT_HISTORY:
+            day = override.value_on
+            fr = f"la valeur limite du {day} ne compte pas comme antécédent"
+            en = f"the borderline value of {day} does not count as history"
+        case OverrideKind.LIFT_A15:
+            fr = "l'interdiction qui suivait un arrêt selon les anciens seuils est levée"
+            en = "the ban that followed a stop under the former thresholds is lifted"
+        case _:
+            assert_never(override.kind)
+    return (
+        f"dérogation de {override.by} du {override.on}, avant le {override.expires} : {fr}",
+        f"override by {override.by} of {override.on}, until before {override.expires}: {en}",
+    )
 
 
 def _days(span: Span) -> str:

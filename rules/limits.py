@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 
 from rules.changes import Limits
-from rules.course import Chart, Place, open_chart
+from rules.course import Chart, Place, is_borderline, open_chart
 from rules.model import LabResult, TreatmentCourse
 from rules.protocol import MonitoringProtocol
 from rules.record import band, population_on
@@ -24,11 +24,7 @@ def limits_of(
     bands = [(count, band(protocol, population_on(course, count.on), count)) for count in chart.counts]
     return Limits(
         longest_days=min((due_after(today, span) - today).days for span in _intervals(chart)),
-        borderline_on=frozenset(
-            count.on
-            for count, found in bands
-            if found.kind == "mild" and count.per_mm3 == found.high and not count.just_below
-        ),
+        borderline_on=frozenset(count.on for count in chart.counts if is_borderline(protocol, chart.population, count)),
         below_stop_on_file=any(found.kind == "stop" for _, found in bands),
     )
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-from rules.course import Chart, Place, Window, chart_at, open_chart
-from rules.model import AlertLevel, LabResult, TreatmentCourse
+from rules.course import Chart, Place, Window, chart_at, open_chart, shortened
+from rules.model import AlertLevel, LabResult, Override, TreatmentCourse
 from rules.protocol import MonitoringProtocol, Phase
 from rules.record import Count, band
 from rules.span import Span, anniversary, due_after
@@ -55,6 +55,8 @@ class Due:
     counted_from: date | None
     late_days: int
     reason: Why
+    shortened_by: Override | None = None
+    """The clinician's shorter interval, where it gave ``next_due`` (B-27)."""
 
 
 def due(protocol: MonitoringProtocol, course: TreatmentCourse, history: Sequence[LabResult], as_of: date) -> Due:
@@ -177,7 +179,8 @@ def _due_under(chart: Chart) -> Due:
                 window_interval,
                 Why.AFTER_RESTART,
             )
-    return _late(chart, next_due, interval, _with_doubt(chart, last, recheck), why)
+    since = start if last is None else last.on
+    return _late(chart, since, next_due, interval, _with_doubt(chart, last, recheck), why)
 
 
 def _with_doubt(chart: Chart, last: Count | None, recheck: date | None) -> date | None:
@@ -207,7 +210,7 @@ def _due_after_stop(chart: Chart) -> Due:
     unknown = last is None or last.on < stop.on
     recheck = due_after(since, rule.recheck) if low or (unknown and stop.haematological) else None
     return _late(
-        chart, due_after(since, rule.interval), rule.interval, _with_doubt(chart, last, recheck), Why.AFTER_STOP
+        chart, since, due_after(since, rule.interval), rule.interval, _with_doubt(chart, last, recheck), Why.AFTER_STOP
     )
 
 
@@ -215,15 +218,18 @@ def _on_time(next_due: date | None, why: Why) -> Due:
     return Due(next_due, None, AlertLevel.NONE, None, 0, why)
 
 
-def _late(chart: Chart, next_due: date, interval: Span, recheck: date | None, why: Why) -> Due:
+def _late(chart: Chart, since: date, next_due: date, interval: Span, recheck: date | None, why: Why) -> Due:
     """B-11: late from the earlier of the two dates; sooner red in a weekly phase or on a recheck."""
     rule = chart.protocol.overdue
+    next_due, shorter = shortened(chart, since, next_due)
+    if shorter is not None and shorter.days is not None:
+        interval = Span(shorter.days, "day")
     counted_from = next_due if recheck is None else min(next_due, recheck)
     late = (chart.as_of - counted_from).days
     if late <= 0:
-        return Due(next_due, recheck, AlertLevel.NONE, counted_from, 0, why)
+        return Due(next_due, recheck, AlertLevel.NONE, counted_from, 0, why, shorter)
     on_recheck = recheck is not None and recheck <= next_due
     weekly = interval.unit != "year" and interval.days <= rule.weekly_is.days
     tolerance = rule.late_after_weekly if on_recheck or weekly else rule.late_after
     level = rule.late_alert if late > tolerance.days else rule.alert
-    return Due(next_due, recheck, level, counted_from, late, why)
+    return Due(next_due, recheck, level, counted_from, late, why, shorter)

@@ -7,9 +7,9 @@ from datetime import date
 from decimal import Decimal
 from operator import attrgetter
 
-from rules.course import Chart, Place
+from rules.course import Chart, Place, shortened
 from rules.explain import explain
-from rules.model import AlertFamily, AlertLevel, Assessment, LabResult
+from rules.model import AlertFamily, AlertLevel, Assessment, LabResult, Override
 from rules.protocol import Grounds
 from rules.record import Count, band
 from rules.span import Span, anniversary, due_after
@@ -51,9 +51,19 @@ def verdict(
     remarks: tuple[str, ...] = (),
     interval: Span | None = None,
     late_days: int = 0,
+    shorter: Override | None = None,
 ) -> Assessment:
     """One Assessment; the first of ``grounds`` names the rule, all of them are cited."""
     limit = threshold if isinstance(threshold, Decimal) else None
+    overrides = chart.overrides
+    if count is not None and next_due is not None and chart.place is not Place.BEFORE:
+        next_due, shorter = shortened(chart, chart.as_of, next_due)
+    if shorter is not None:
+        overrides = (*overrides, shorter)
+        interval = None
+    if overrides:
+        readings = (*readings, *(reading.id for reading in chart.protocol.readings if reading.id == "B-27"))
+        remarks = (*remarks, *dict.fromkeys(f"override-{override.kind.value}" for override in overrides))
     named = [reading for ground in grounds for reading in ground.readings]
     return Assessment(
         protocol=chart.protocol.name,
@@ -74,7 +84,7 @@ def verdict(
         episode_on=episode_on if alert is not AlertLevel.NONE else None,
         as_of=chart.as_of,
         threshold_per_mm3=limit,
-        explanation=explain(chart, count, limit, next_due, recheck_by, interval, late_days),
+        explanation=explain(chart, count, limit, next_due, recheck_by, interval, late_days, overrides),
     )
 
 
@@ -85,6 +95,8 @@ def contraindicated(chart: Chart, count: Count | None) -> Assessment:
     stop = chart.course.stop
     attested = chart.course.prior_attested
     since = stop.on if stop is not None else attested.on if attested is not None else chart.as_of
+    if chart.exposed and chart.stop is not None:
+        since = chart.stop.episode_on  # the alert of that stop speaks again
     return verdict(
         chart,
         count,

@@ -82,6 +82,11 @@ WORDS: dict[str, Words] = {
             "baseline-too-old": "La numération est trop ancienne pour la date de début prévue.",
             "elderly": "Patient âgé : une surveillance supplémentaire peut être envisagée.",
             "valproate": "Valproate associé : une surveillance supplémentaire peut être envisagée.",
+            "override-shorter-interval": "Un clinicien a fixé un intervalle plus court.",
+            "override-borderline-not-history": "Un clinicien a décidé qu'une valeur exactement au seuil ne compte pas comme "
+            "antécédent de neutropénie.",
+            "override-lift-a15": "Un clinicien a levé l'interdiction qui suivait un arrêt selon les anciens seuils.",
+            "transferred": "Suivi transféré à un autre service : lui transmettre ce résultat.",
         },
     ),
     "en": Words(
@@ -125,6 +130,11 @@ WORDS: dict[str, Words] = {
             "baseline-too-old": "The count is too old for the planned start.",
             "elderly": "Elderly patient: extra monitoring may be considered.",
             "valproate": "With valproate: extra monitoring may be considered.",
+            "override-shorter-interval": "A clinician has set a shorter interval.",
+            "override-borderline-not-history": "A clinician has decided that a value exactly at the threshold does not count "
+            "as a history of neutropenia.",
+            "override-lift-a15": "A clinician has lifted the ban that followed a stop under the former thresholds.",
+            "transferred": "Monitoring was transferred to another service: pass this result on.",
         },
     ),
 }

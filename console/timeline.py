@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 
+from rules.changes import stop_in_force
 from rules.model import Comparator, Population, TreatmentCourse
 from rules.protocol import MonitoringProtocol, RangeKind, band_of
 from rules.record import population_on
@@ -376,7 +377,8 @@ def _pieces(course: TreatmentCourse, today: date, frame: _Frame) -> Iterator[Pie
     """Treatment as the register has it, up to today; an interruption that nobody ended runs on."""
     if course.start is None or course.start > today:
         return
-    stop = course.stop.on if course.stop is not None and course.stop.on >= course.start else None
+    found = stop_in_force(course)
+    stop = found.on if found is not None else None
     end = min(stop, today) if stop is not None else today
     at = course.start
     for gap in sorted(course.interruptions, key=lambda one: one.last_dose):

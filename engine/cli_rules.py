@@ -59,7 +59,7 @@ def rules_list(stdout: TextIO, stderr: TextIO, *, json: bool = False) -> int:
         else:
             stdout.write(
                 f"{found.name}  {found.title}  from {found.effective_from}, reviewed {found.last_reviewed}"
-                f"  ({', '.join(found.aliases)})\n"
+                f"  ({', '.join(found.aliases)}){'' if found.selectable else '  reference only, for no live course'}\n"
             )
     return 0
 
@@ -100,6 +100,7 @@ def _summary(found: MonitoringProtocol) -> dict[str, Any]:
         "protocol": found.name,
         "title": found.title,
         "aliases": list(found.aliases),
+        "selectable": found.selectable,
         "effective_from": found.effective_from.isoformat(),
         "effective_until": found.effective_until.isoformat() if found.effective_until else None,
         "last_reviewed": found.last_reviewed.isoformat(),
@@ -165,7 +166,7 @@ def _page(found: MonitoringProtocol) -> str:
     lines += ["", "What the source says"]
     grounds = [*(r.grounds for r in found.ranges), *(i.grounds for i in found.initiations)]
     grounds += [*(p.grounds for p in found.phases), mild.grounds, *(i.grounds for i in found.interruptions)]
-    grounds += [stop.stop, stop.follow_up, found.infection.grounds, found.risk.grounds]
+    grounds += [stop.stop, stop.follow_up, found.infection.grounds, *([found.risk.grounds] if found.risk else [])]
     for cite in dict.fromkeys(g.cite for g in grounds):
         lines.append(f'  {cite.source}, {cite.locator}: "{cite.quote}"')
     lines += ["", "Our readings, where the source leaves a question open"]

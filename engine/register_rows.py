@@ -16,7 +16,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 
 from engine.identity import usable
-from rules import ProtocolError, find_protocol
+from rules import ProtocolError, find_selectable
 from rules.model import (
     Attestation,
     CompleteStop,
@@ -317,9 +317,10 @@ def _protocol(cells: _Cells) -> str:
     text = cells.get("protocol")
     if text:
         try:
-            find_protocol(text)
-        except ProtocolError:
-            cells.wrong("protocol", "no such protocol; `neutroflag rules list` names them")
+            find_selectable(text)
+        except ProtocolError as error:
+            why = "no such protocol" if error.reason.startswith("unknown") else error.reason
+            cells.wrong("protocol", f"{why}; `neutroflag rules list` names them")
     return text
 
 

@@ -41,6 +41,10 @@ ACTIONS: dict[str, dict[str, Wording]] = {
         "fr": Wording("Deux contrôles par semaine", "Poursuivre le traitement avec deux contrôles par semaine."),
         "en": Wording("Counts twice a week", "Continue the treatment with counts twice a week."),
     },
+    "CONTINUE_THREE_TIMES_WEEKLY": {
+        "fr": Wording("Trois contrôles par semaine", "Poursuivre le traitement avec trois contrôles par semaine."),
+        "en": Wording("Counts three times a week", "Continue the treatment with counts three times a week."),
+    },
     "CONTINUE_MONTHLY_THROUGHOUT": {
         "fr": Wording(
             "Surveillance mensuelle pendant tout le traitement",

@@ -15,7 +15,7 @@ from rules.course import Chart, Place, chart_of
 from rules.model import AlertFamily, AlertLevel, Assessment, CourseState, LabResult, TreatmentCourse, Unassessable
 from rules.protocol import Grounds, InterruptionRule, MonitoringProtocol, Range
 from rules.record import Count, band, count_of, is_provisional, read_record, worse
-from rules.schedule import FollowUp, follow_up, meets, phase_of
+from rules.schedule import FollowUp, follow_up, may_start, meets, phase_of
 from rules.span import anniversary, due_after
 from rules.verdict import contraindicated, count_remarks, earliest, highest, merged, risk_applies, risk_remarks, verdict
 
@@ -41,17 +41,17 @@ def assess(
         chart = chart_of(protocol, course, record, as_of, before_only=False)
         return _silenced(judge_absence(chart), course, came=False)
     assert result.anc is not None  # noqa: S101 - _problem
-    own = count_of(result.anc, as_of)
+    own = count_of(result.anc, as_of, result.wbc_per_mm3)
     chart = chart_of(protocol, course, record, as_of, before_only=True)
     if is_provisional(result) or _upper_limit_only(chart, own):
         without = chart_of(protocol, course, record, as_of, before_only=False)
-        found = _doubtful(judge_absence(without), _judge(chart, own, result), own)
+        found = _doubtful(judge_absence(without), _judge(chart, own, result), protocol)
     else:
         same_day = [c for c in record.counts[-1:] if c.on == as_of]
         count = worse(same_day[0], own) if same_day else own
         found = _judge(chart, count, result if count is own else None)
         if same_day:
-            found = merged(found, remarks=("several-counts",), readings=("A-23",))
+            found = merged(found, ("several-counts",), protocol.conventions.several_counts)
     return _silenced(_with_ban(chart, found), course, came=True)
 
 
@@ -96,7 +96,7 @@ def _upper_limit_only(chart: Chart, count: Count) -> bool:
     return count.just_below and band(chart.protocol, chart.population, count).kind == "normal"
 
 
-def _doubtful(without: Assessment, found: Assessment, count: Count) -> Assessment:
+def _doubtful(without: Assessment, found: Assessment, protocol: MonitoringProtocol) -> Assessment:
     """Promise 3: the count raises what would hold without it, or changes nothing but the record that it came."""
     remarks = ("provisional",)
     if found.alert.rank >= AlertLevel.AMBER.rank and found.alert.rank >= without.alert.rank:
@@ -107,9 +107,9 @@ def _doubtful(without: Assessment, found: Assessment, count: Count) -> Assessmen
             next_due=earliest(found.next_due, without.next_due),
             recommended_recheck_by=earliest(found.recommended_recheck_by, without.recommended_recheck_by),
         )
-        return merged(raised, remarks, ("B-25",))
+        return merged(raised, remarks, protocol.conventions.doubt)
     kept = replace(without, provisional=True, category=found.category, explanation=found.explanation)
-    return merged(kept, (*found.remarks, *remarks), ("B-25",))
+    return merged(kept, (*found.remarks, *remarks), protocol.conventions.doubt)
 
 
 def _judge(chart: Chart, count: Count, result: LabResult | None) -> Assessment:
@@ -132,7 +132,7 @@ def _before_start(chart: Chart, count: Count) -> Assessment:
         return contraindicated(chart, count)
     low_before = any(band(chart.protocol, chart.population, c).kind != "normal" for c in chart.counts)
     remarks = ("earlier-low-count",) if low_before else ()
-    if not meets(count, rule.at_least):
+    if not may_start(count, rule):
         return _below_initiation(chart, count, remarks)
     if start is not None and due_after(chart.as_of, chart.protocol.baseline.valid_for) < start:
         baseline = chart.protocol.baseline
@@ -194,7 +194,7 @@ def _under_treatment(chart: Chart, count: Count) -> Assessment:
     # B-21: on the day of a restart as a new patient the count is a pre-dose count.
     if gap is not None and gap.rule is not None and gap.rule.initiation_threshold and gap.restart == chart.as_of:
         rule = chart.protocol.initiation_of(chart.population)
-        if not meets(count, rule.at_least):
+        if not may_start(count, rule):
             return merged(_below_initiation(chart, count), (), gap.rule.grounds.readings)
     return _continue(chart, count, found)
 
@@ -211,15 +211,20 @@ def _stop_now(chart: Chart, count: Count, found: Range) -> Assessment:
         found.action,
         alert,
         (*grounds, chart.protocol.infection.grounds) if signs else tuple(grounds),
-        readings=("A-11",),
-        next_due=due_after(chart.as_of, rule.interval),
-        recheck_by=due_after(chart.as_of, rule.recheck),
+        readings=chart.protocol.conventions.stop,
+        next_due=due_after(chart.as_of, rule.low_interval),
+        recheck_by=_recheck(chart),
         family=AlertFamily.STOP,
         episode_on=chart.stop.episode_on if chart.stop is not None else chart.as_of,
         no_reexposure=rule.permanent and count.absolute,
         threshold=_stop_threshold(chart),
-        remarks=() if count.absolute else ("ban-unconfirmed",),
+        remarks=() if count.absolute or not rule.permanent else ("ban-unconfirmed",),
     )
+
+
+def _recheck(chart: Chart) -> date | None:
+    soon = chart.protocol.after_stop.recheck
+    return due_after(chart.as_of, soon) if soon is not None else None
 
 
 def _stop_threshold(chart: Chart) -> object:
@@ -230,7 +235,7 @@ def _continue(chart: Chart, count: Count, found: Range) -> Assessment:
     protocol = chart.protocol
     asked = follow_up(chart, count)
     mild = found.kind == "mild"
-    history = mild or chart.has_neutropenia
+    history = (mild and protocol.after_mild.throughout) or chart.has_neutropenia
     signs = infection_pending(chart)
     gap = chart.restart
     first_since = gap is not None and not any(c.on >= gap.restart for c in chart.treated_counts[-1:])
@@ -258,12 +263,12 @@ def _continue(chart: Chart, count: Count, found: Range) -> Assessment:
             levels.append(gap.rule.alert)
         if asked.window is None and _phase_changes(chart, asked, history=history):
             levels.append(AlertLevel.INFO)
-            readings += ["B-1", "N-10"]
+            readings += protocol.conventions.phase_change
     if _dose_question(chart):
         levels.append(protocol.gaps.dose_question_alert)
         remarks.append("dose-question")
         readings += list(protocol.gaps.readings)
-    if risk_applies(chart):
+    if protocol.risk is not None and risk_applies(chart):
         levels.append(protocol.risk.alert)
         grounds = (*grounds, protocol.risk.grounds)
     remarks += risk_remarks(chart)
@@ -312,7 +317,7 @@ def _action(
     if history:
         weekly = asked.interval != mild.interval
         return (mild.action_while_weekly if weekly else mild.action), (*own, mild.grounds, asked.phase.grounds)
-    return found.action, (asked.phase.grounds,)
+    return found.action, (*own, asked.phase.grounds)
 
 
 def _phase_changes(chart: Chart, asked: FollowUp, *, history: bool) -> bool:
@@ -367,7 +372,7 @@ def _after_stop(chart: Chart, count: Count) -> Assessment:
     next_due, recheck, weekly_until = due_after(chart.as_of, rule.interval), None, None
     family, episode = AlertFamily.SCHEDULE, stop.on
     if low:
-        recheck = due_after(chart.as_of, rule.recheck)
+        next_due, recheck = due_after(chart.as_of, rule.low_interval), _recheck(chart)
     if stop.haematological:
         grounds, readings, family, episode = (
             (rule.stop, rule.follow_up),
@@ -382,11 +387,11 @@ def _after_stop(chart: Chart, count: Count) -> Assessment:
             action = rule.banned_action if stop.banned else rule.action
         alert = found.alert if low else rule.banned_alert
         remarks += [] if stop.recorded else ["stop-not-recorded"]
-        remarks += [] if stop.banned or chart.lifted else ["ban-unconfirmed"]
+        remarks += [] if stop.banned or chart.lifted or not rule.permanent else ["ban-unconfirmed"]
     elif low:
         ended, action, alert = False, rule.reexposure_action, found.alert
         grounds, family, episode = (rule.stop, rule.follow_up), AlertFamily.STOP, chart.as_of
-        remarks += [] if count.absolute else ["ban-unconfirmed"]
+        remarks += [] if count.absolute or not rule.permanent else ["ban-unconfirmed"]
     else:
         ended = over
         action = rule.complete_action if ended else rule.action

@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from operator import attrgetter
+from operator import itemgetter
 
 from rules.model import LabResult, Override, OverrideKind, Population, PriorNeutropenia, StopReason, TreatmentCourse
 from rules.protocol import InterruptionRule, MonitoringProtocol
@@ -20,8 +20,8 @@ from rules.span import Span, anniversary
 __all__ = ["Chart", "Clock", "Gap", "Place", "Stopped", "Window", "chart_at", "open_chart"]
 
 _DAY = timedelta(days=1)
-_PER_MM3 = attrgetter("per_mm3")
-_JUST_BELOW = attrgetter("just_below")
+# Places of a Count's fields: by number they are read without a call.
+_on, _per_mm3, _just_below, _, _, _leukocytes = map(itemgetter, range(len(Count._fields)))
 
 
 class Place(enum.Enum):
@@ -109,7 +109,11 @@ class Chart:
 
     @property
     def has_neutropenia(self) -> bool:
-        """A-14, B-26: ever in the mild band or lower under treatment, or so attested."""
+        """A-14, B-26: ever in the mild band or lower under treatment, or so attested; where that changes the schedule."""
+        return self.protocol.after_mild.throughout and self._ever_low
+
+    @property
+    def _ever_low(self) -> bool:
         return (
             self.first_neutropenia is not None
             or self.lifted
@@ -123,6 +127,8 @@ class Chart:
     @property
     def banned_before(self) -> bool:
         """R5 on file from before this treatment: an earlier stop for the count, or an attested stop-level neutropenia."""
+        if not self.protocol.after_stop.permanent:
+            return False
         stop = self.course.stop
         if self.exposed:
             return True
@@ -272,10 +278,6 @@ def chart_at(chart: Chart, day: date) -> Chart:
     )
 
 
-def _on(count: Count) -> date:
-    return count.on
-
-
 def _restarted(gap: Gap) -> date:
     return gap.restart
 
@@ -284,7 +286,8 @@ def _lowest(treated: tuple[Count, ...]) -> Count | None:
     """A count no higher than any other: what it clears, all clear."""
     if not treated:
         return None
-    return min(treated, key=_PER_MM3)._replace(just_below=any(map(_JUST_BELOW, treated)))
+    low = min(map(_per_mm3, treated))
+    return Count(treated[0].on, low, any(map(_just_below, treated)), True, low, min(map(_leukocytes, treated)))
 
 
 def _first_neutropenia(

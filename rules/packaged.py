@@ -10,7 +10,7 @@ from importlib import resources
 from rules.protocol import Choice, MonitoringProtocol, ProtocolError
 from rules.protocol_file import parse
 
-__all__ = ["check_together", "find_protocol", "packaged"]
+__all__ = ["check_together", "find_protocol", "find_selectable", "packaged"]
 
 
 @lru_cache(maxsize=1)
@@ -30,6 +30,14 @@ def find_protocol(name: str, choices: Mapping[str, Choice] | None = None) -> Mon
         wanted = _find(known, name)
         return next(p for text in _texts() if (p := _with_choices(text, wanted.name, choices)) is not None)
     return _find(known, name)
+
+
+def find_selectable(name: str) -> MonitoringProtocol:
+    """As ``find_protocol``, for a live course: a protocol that is a reference only is refused by name."""
+    found = find_protocol(name)
+    if not found.selectable:
+        raise ProtocolError(f"protocol {name!r}", f"{found.name} is a reference for comparison, not for a live course")
+    return found
 
 
 def check_together(protocols: Iterable[MonitoringProtocol]) -> tuple[MonitoringProtocol, ...]:

@@ -18,6 +18,16 @@ RangeKind = Literal["stop", "mild", "normal"]
 Choice = bool | str
 
 
+PROPERTIES = (
+    "every-count-one-category",
+    "lower-count-never-milder",
+    "stop-never-undone",
+    "next-due-under-treatment",
+    "ben-never-stricter",
+)
+"""What can be proven of a protocol; a file declares those that it must have."""
+
+
 class ProtocolError(ValueError):
     """A protocol that must not be used. ``entry`` names the place (``range[2] mild/general``), ``reason`` the fault."""
 
@@ -99,6 +109,8 @@ class Initiation:
 
     population: Population
     at_least: Decimal
+    leukocytes_at_least: Decimal | None
+    """Where leukocytes are a criterion too; without a count of them nothing is permitted."""
     action: str
     refused_action: str
     refused_alert: AlertLevel
@@ -131,10 +143,12 @@ class Phase:
 class AfterMild:
     """R4: monitoring once a count was in the mild band, and the alarm when it newly is (A-6, B-10)."""
 
+    throughout: bool
+    """For the rest of the treatment; otherwise only while the count is mild."""
     interval: Span
     action: str
     action_while_weekly: str
-    recheck: Span
+    recheck: Span | None
     fall_percent: Decimal
     new_alert: AlertLevel
     stable_alert: AlertLevel
@@ -184,7 +198,9 @@ class AfterStop:
     permanent: bool
     period: Span
     interval: Span
-    recheck: Span
+    low_interval: Span
+    """While the count is below the stop threshold."""
+    recheck: Span | None
     recovered_at: tuple[tuple[Population, Decimal], ...]
     action: str
     banned_action: str
@@ -241,6 +257,22 @@ class RiskRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Conventions:
+    """Readings of the evaluation as a whole, named by a verdict that rests on them."""
+
+    doubt: tuple[str, ...]
+    """A provisional count, or one that only rounding or a sign makes low."""
+    several_counts: tuple[str, ...]
+    number: tuple[str, ...]
+    """A sign, a derived value, a value next to a threshold."""
+    stop: tuple[str, ...]
+    phase_change: tuple[str, ...]
+    exposed: tuple[str, ...]
+    """Treatment in spite of a ban."""
+    rest: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownPast:
     """B-26: nothing is known of earlier neutropenia."""
 
@@ -255,6 +287,8 @@ class MonitoringProtocol:
     id: str
     version: str
     title: str
+    selectable: bool
+    """False: a reference for comparison, never for a live course."""
     aliases: tuple[str, ...]
     effective_from: date
     effective_until: date | None
@@ -270,12 +304,17 @@ class MonitoringProtocol:
     after_stop: AfterStop
     infection: InfectionRule
     overdue: OverdueRule
-    risk: RiskRule
+    risk: RiskRule | None
     unknown_past: UnknownPast
+    conventions: Conventions
+    properties: tuple[str, ...]
+    """What ``neutroflag rules prove`` must show of it."""
     readings: tuple[Reading, ...]
     not_encoded: tuple[NotEncoded, ...]
     bands: tuple[tuple[Population, tuple[Range, ...]], ...]
     """``ranges`` by population, lowest first."""
+    leukocyte_bands: tuple[tuple[Population, tuple[Range, ...]], ...]
+    """The same for leukocytes; empty where they are no criterion. The worse of the two bands is the verdict's."""
 
     @property
     def name(self) -> str:
@@ -287,11 +326,23 @@ class MonitoringProtocol:
                 return bands
         raise KeyError(population)
 
+    def leukocyte_bands_of(self, population: Population) -> tuple[Range, ...]:
+        """Empty where leukocytes are no criterion."""
+        return next((bands for name, bands in self.leukocyte_bands if name is population), ())
+
     def initiation_of(self, population: Population) -> Initiation:
         for rule in self.initiations:
             if rule.population is population:
                 return rule
         raise KeyError(population)
+
+
+SEVERITY: dict[RangeKind, int] = {"normal": 0, "mild": 1, "stop": 2}
+
+
+def worse_band(one: Range, other: Range) -> Range:
+    """The more severe of two bands; ``one`` when they are alike."""
+    return other if (SEVERITY[other.kind], other.alert.rank) > (SEVERITY[one.kind], one.alert.rank) else one
 
 
 def band_of(bands: tuple[Range, ...], per_mm3: Decimal, just_below: bool = False) -> Range:

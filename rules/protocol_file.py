@@ -10,6 +10,7 @@ import enum
 import itertools
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from datetime import date
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -17,10 +18,12 @@ from typing import Any, TypeVar
 from rules.actions import ACTIONS
 from rules.model import AlertLevel, Citation, Population
 from rules.protocol import (
+    PROPERTIES,
     AfterMild,
     AfterStop,
     Baseline,
     Choice,
+    Conventions,
     GapPolicy,
     Grounds,
     InfectionRule,
@@ -158,7 +161,7 @@ class _File:
         self.known = {reading.id for reading in self.readings}
         self.named: set[str] = set()
         # Readings of the evaluation as a whole, which no single rule of the file can name.
-        self.conventions = self.reading_ids(root, "conventions")
+        self.conventions = _one(root.child("conventions"), self.conventions_of)
 
     def cite(self, entry: _Entry) -> Citation:
         if "cite" not in entry.table:
@@ -180,6 +183,9 @@ class _File:
                 raise entry.fail(f"{key}: {name!r} is not a [[reading]] of this file")
         self.named.update(ids)
         return tuple(ids)
+
+    def conventions_of(self, entry: _Entry) -> Conventions:
+        return Conventions(*(self.reading_ids(entry, field.name) for field in fields(Conventions)))
 
     def grounds(self, entry: _Entry) -> Grounds:
         return Grounds(entry.text("rule"), self.cite(entry), self.reading_ids(entry))
@@ -208,18 +214,24 @@ def parse(text: str, choices: Mapping[str, Choice] | None = None) -> MonitoringP
         raise ProtocolError("file", f"not TOML: {error}") from None
     root = _Entry(table, "protocol")
     file = _File(root, choices or {})
-    ranges = tuple(found for entry in root.children("range") if (found := _range(file, entry)) is not None)
+    ranges = tuple(itertools.chain.from_iterable(_ranges(file, entry) for entry in root.children("range")))
+    leukocytes: tuple[Range, ...] = ()
+    if "leukocyte_range" in root.table:
+        rows = root.children("leukocyte_range")
+        leukocytes = tuple(itertools.chain.from_iterable(_ranges(file, entry) for entry in rows))
+    initiations = list(itertools.chain.from_iterable(_initiations(file, e) for e in root.children("initiation")))
     protocol = MonitoringProtocol(
         id=root.text("id"),
         version=root.text("version"),
         title=root.text("title"),
+        selectable=not root.flag("reference_only"),
         aliases=tuple(str(alias) for alias in root.take("aliases", list, [])),
         effective_from=root.take("effective_from", date),
         effective_until=root.take("effective_until", date) if "effective_until" in root.table else None,
         last_reviewed=root.take("last_reviewed", date),
         sources=file.sources,
         ranges=ranges,
-        initiations=_every_population(root, "initiation", [_initiation(file, e) for e in root.children("initiation")]),
+        initiations=_every_population(root, "initiation", initiations),
         baseline=_one(root.child("baseline"), lambda entry: _baseline(file, entry)),
         phases=_phases(file, root),
         after_mild=_one(root.child("after_mild"), lambda entry: _after_mild(file, entry)),
@@ -228,13 +240,16 @@ def parse(text: str, choices: Mapping[str, Choice] | None = None) -> MonitoringP
         after_stop=_one(root.child("after_stop"), lambda entry: _after_stop(file, entry)),
         infection=_one(root.child("infection"), lambda entry: _infection(file, entry)),
         overdue=_one(root.child("overdue"), lambda entry: _overdue(file, entry)),
-        risk=_one(root.child("risk"), lambda entry: _risk(file, entry)),
+        risk=_one(root.child("risk"), lambda entry: _risk(file, entry)) if "risk" in root.table else None,
         unknown_past=_one(
             root.child("unknown_past"), lambda entry: UnknownPast(entry.days("interval"), file.reading_ids(entry))
         ),
+        conventions=file.conventions,
+        properties=_properties(root),
         readings=file.readings,
         not_encoded=tuple(_not_encoded(file, entry) for entry in root.children("not_encoded")),
         bands=tuple((population, _bands(population, ranges)) for population in Population),
+        leukocyte_bands=tuple((p, _bands(p, leukocytes, "leukocyte_range")) for p in Population) if leukocytes else (),
     )
     root.close()
     if idle := sorted(file.known - file.named):
@@ -284,7 +299,29 @@ def _readings(root: _Entry, choices: Mapping[str, Choice]) -> tuple[Reading, ...
     return tuple(found)
 
 
-def _range(file: _File, entry: _Entry) -> Range | None:
+def _properties(root: _Entry) -> tuple[str, ...]:
+    names = root.take("properties", list)
+    for name in names:
+        if name not in PROPERTIES:
+            raise root.fail(f"properties: {name!r} is none of {', '.join(PROPERTIES)}")
+    return tuple(names)
+
+
+def _populations(entry: _Entry) -> tuple[Population, ...]:
+    """``population = "general"``, or ``"all"`` where the source makes no difference."""
+    if entry.table.get("population") == "all":
+        entry.text("population")
+        return tuple(Population)
+    return (entry.one_of("population", Population),)
+
+
+def _ranges(file: _File, entry: _Entry) -> tuple[Range, ...]:
+    populations = _populations(entry)
+    found = _range(file, entry, populations[0])
+    return tuple(replace(found, population=one) for one in populations) if found is not None else ()
+
+
+def _range(file: _File, entry: _Entry, population: Population) -> Range | None:
     applies = file.applies(entry)
     low_closed = "at_least" in entry.table
     low = entry.number("at_least" if low_closed else "above")
@@ -295,7 +332,7 @@ def _range(file: _File, entry: _Entry) -> Range | None:
         raise entry.fail(f"kind: {kind!r} is none of {sorted(_KINDS)}")
     found = Range(
         id=entry.text("id"),
-        population=entry.one_of("population", Population),
+        population=population,
         low=low,
         low_closed=low_closed,
         high=high,
@@ -309,13 +346,13 @@ def _range(file: _File, entry: _Entry) -> Range | None:
     return found if applies else None
 
 
-def _bands(population: Population, ranges: tuple[Range, ...]) -> tuple[Range, ...]:
+def _bands(population: Population, ranges: tuple[Range, ...], name: str = "range") -> tuple[Range, ...]:
     bands = sorted((r for r in ranges if r.population is population), key=lambda r: (r.low, not r.low_closed))
     if not bands or bands[0].low != 0 or not bands[0].low_closed:
-        raise ProtocolError(f"range {population}", "no range begins at zero")
+        raise ProtocolError(f"{name} {population}", "no range begins at zero")
     order = ("stop", "mild", "normal")
     for lower, upper in itertools.pairwise(bands):
-        where = f"range {lower.id}/{population} and {upper.id}/{population}"
+        where = f"{name} {lower.id}/{population} and {upper.id}/{population}"
         if (
             lower.high is None
             or lower.high > upper.low
@@ -327,9 +364,9 @@ def _bands(population: Population, ranges: tuple[Range, ...]) -> tuple[Range, ..
         if order.index(lower.kind) > order.index(upper.kind) or lower.alert.rank < upper.alert.rank:
             raise ProtocolError(where, "a lower count must not be judged more mildly")
     if bands[-1].high is not None:
-        raise ProtocolError(f"range {bands[-1].id}/{population}", f"gap above {bands[-1].high}")
+        raise ProtocolError(f"{name} {bands[-1].id}/{population}", f"gap above {bands[-1].high}")
     if {band.kind for band in bands} != set(order):
-        raise ProtocolError(f"range {population}", "a stop, a mild and a normal range are needed")
+        raise ProtocolError(f"{name} {population}", "a stop, a mild and a normal range are needed")
     return tuple(bands)
 
 
@@ -339,18 +376,21 @@ def _every_population(root: _Entry, name: str, rules: list[Initiation]) -> tuple
     return tuple(rules)
 
 
-def _initiation(file: _File, entry: _Entry) -> Initiation:
-    return _one(
+def _initiations(file: _File, entry: _Entry) -> tuple[Initiation, ...]:
+    populations = _populations(entry)
+    found = _one(
         entry,
         lambda e: Initiation(
-            e.one_of("population", Population),
+            populations[0],
             e.number("at_least"),
+            e.number("leukocytes_at_least") if "leukocytes_at_least" in e.table else None,
             e.action(),
             e.action("refused_action"),
             e.level("refused_alert"),
             file.grounds(e),
         ),
     )
+    return tuple(replace(found, population=one) for one in populations)
 
 
 def _baseline(file: _File, e: _Entry) -> Baseline:
@@ -385,10 +425,11 @@ def rough_days(span: Span) -> int:
 
 def _after_mild(file: _File, e: _Entry) -> AfterMild:
     return AfterMild(
+        throughout=e.take("throughout", bool),
         interval=e.days("interval"),
         action=e.action(),
         action_while_weekly=e.action("action_while_weekly"),
-        recheck=e.days("recheck"),
+        recheck=e.optional_days("recheck"),
         fall_percent=e.number("fall_percent"),
         new_alert=e.level("new_alert"),
         stable_alert=e.level("stable_alert"),
@@ -399,7 +440,7 @@ def _after_mild(file: _File, e: _Entry) -> AfterMild:
 def _interruption(file: _File, e: _Entry) -> InterruptionRule:
     rule = InterruptionRule(
         id=e.text("id"),
-        gap_at_least=e.days("gap_at_least"),
+        gap_at_least=e.span("gap_at_least", "hour", "day", "week"),
         gap_below=e.optional_days("gap_below"),
         treated_at_least=e.optional_span("treated_at_least"),
         treated_below=e.optional_span("treated_below"),
@@ -441,7 +482,8 @@ def _after_stop(file: _File, e: _Entry) -> AfterStop:
         permanent=e.flag("permanent"),
         period=e.days("period"),
         interval=e.days("interval"),
-        recheck=e.days("recheck"),
+        low_interval=e.days("low_interval"),
+        recheck=e.optional_days("recheck"),
         recovered_at=recovered_at,
         action=e.action(),
         banned_action=e.action("banned_action"),

@@ -10,17 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from operator import itemgetter
 from typing import NamedTuple
 
 from rules.model import AbsoluteNeutrophilCount, LabResult, Population, ResultStatus, TreatmentCourse, Trust
-from rules.protocol import MonitoringProtocol, Range, band_of
+from rules.protocol import MonitoringProtocol, Range, band_of, worse_band
 
-__all__ = ["Count", "Record", "count_of", "is_provisional", "population_on", "read_record"]
+__all__ = ["UNCOUNTED", "Count", "Record", "count_of", "is_provisional", "population_on", "read_record"]
 
 # Looked up once: reading ten years of counts is the hot path.
 _FINAL, _CORRECTED, _PRELIMINARY = ResultStatus.FINAL, ResultStatus.CORRECTED, ResultStatus.PRELIMINARY
 _PROVISIONAL = Trust.PROVISIONAL
 _new = tuple.__new__
+_day = itemgetter(0)
+
+UNCOUNTED = Decimal("Infinity")
+"""Leukocytes that nobody counted: above every threshold, so that they lower nothing."""
 
 
 class Count(NamedTuple):
@@ -35,6 +40,8 @@ class Count(NamedTuple):
     just_below: bool
     absolute: bool
     upper: Decimal
+    leukocytes: Decimal = UNCOUNTED
+    """Per mm3; only protocols with bands of leukocytes read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +61,13 @@ def is_provisional(result: LabResult) -> bool:
     return result.trust is Trust.PROVISIONAL or result.status is ResultStatus.PRELIMINARY or result.collected_at is None
 
 
-def count_of(anc: AbsoluteNeutrophilCount, on: date) -> Count:
+def count_of(anc: AbsoluteNeutrophilCount, on: date, leukocytes: Decimal | None = None) -> Count:
     """The count as the rules compare it: exact, never rounded up (A-22)."""
     value, sign, bound = anc.per_mm3, anc.comparator, anc.lower_bound
     lowest = value if bound is None else min(value, bound)
     absolute = not anc.derived and bound is None and sign != ">" and sign != ">="
-    return Count(on, lowest, sign == "<", absolute, value + value - lowest)
+    counted = UNCOUNTED if leukocytes is None or leukocytes.is_nan() else leukocytes
+    return Count(on, lowest, sign == "<", absolute, value + value - lowest, counted)
 
 
 def read_record(history: Sequence[LabResult], as_of: date, judged: LabResult | None = None) -> Record:
@@ -70,24 +78,23 @@ def read_record(history: Sequence[LabResult], as_of: date, judged: LabResult | N
     """
     counts: list[Count] = []
     doubtful: list[Count] = []
+    add = counts.append
     for result in _current(history, judged):
         collected, anc, status = result.collected_at, result.anc, result.status
-        if collected is None or anc is None or not anc.per_mm3.is_finite():
+        if collected is None or anc is None:
             continue
+        value, leukocytes = anc.per_mm3, result.wbc_per_mm3
         on = collected.date()
-        if on > as_of:
+        if on > as_of or not value.is_finite():
             continue
-        if status is _FINAL or status is _CORRECTED:
-            if result.trust is _PROVISIONAL:
-                doubtful.append(count_of(anc, on))
-            elif anc.comparator is None and anc.lower_bound is None:
+        if (status is _FINAL or status is _CORRECTED) and result.trust is not _PROVISIONAL:
+            if anc.comparator is None and anc.lower_bound is None and leukocytes is None:
                 # What count_of would say; spelt out, because this is nearly every count of ten years.
-                value = anc.per_mm3
-                counts.append(_new(Count, (on, value, False, not anc.derived, value)))
+                add(_new(Count, (on, value, False, not anc.derived, value, UNCOUNTED)))
             else:
-                counts.append(count_of(anc, on))
-        elif status is _PRELIMINARY:
-            doubtful.append(count_of(anc, on))
+                add(count_of(anc, on, leukocytes))
+        elif not status.withdrawn:
+            doubtful.append(count_of(anc, on, leukocytes))
     counts.sort()
     doubtful.sort()
     return Record(_one_a_day(counts), tuple(doubtful))
@@ -114,7 +121,7 @@ def _current(history: Sequence[LabResult], judged: LabResult | None) -> Sequence
 
 
 def _one_a_day(counts: list[Count]) -> tuple[Count, ...]:
-    if len({count.on for count in counts}) == len(counts):
+    if len(set(map(_day, counts))) == len(counts):
         return tuple(counts)
     kept: list[Count] = []
     for count in counts:
@@ -127,12 +134,17 @@ def _one_a_day(counts: list[Count]) -> tuple[Count, ...]:
 
 def worse(one: Count, other: Count) -> Count:
     """Of two counts of a day the lower (A-23); an absolute one wins over a derived one that agrees within rounding."""
+    leukocytes = min(one.leukocytes, other.leukocytes)
+    found = one if (one.per_mm3, not one.just_below) <= (other.per_mm3, not other.just_below) else other
     if one.absolute != other.absolute:
         absolute, derived = (one, other) if one.absolute else (other, one)
         if not absolute.just_below and derived.per_mm3 <= absolute.per_mm3 <= derived.upper:
-            return absolute
-    return one if (one.per_mm3, not one.just_below) <= (other.per_mm3, not other.just_below) else other
+            found = absolute
+    return found if found.leukocytes == leukocytes else found._replace(leukocytes=leukocytes)
 
 
 def band(protocol: MonitoringProtocol, population: Population, count: Count) -> Range:
-    return band_of(protocol.bands_of(population), count.per_mm3, count.just_below)
+    found = band_of(protocol.bands_of(population), count.per_mm3, count.just_below)
+    if protocol.leukocyte_bands:
+        found = worse_band(found, band_of(protocol.leukocyte_bands_of(population), count.leukocytes))
+    return found

@@ -13,8 +13,8 @@ from decimal import Decimal
 
 from rules.course import Chart, Place, Window, chart_at, open_chart, shortened
 from rules.model import AlertLevel, LabResult, Override, TreatmentCourse
-from rules.protocol import MonitoringProtocol, Phase
-from rules.record import Count, band
+from rules.protocol import Initiation, MonitoringProtocol, Phase
+from rules.record import UNCOUNTED, Count, band
 from rules.span import Span, anniversary, due_after
 
 __all__ = ["Due", "FollowUp", "Why", "due", "due_of", "follow_up", "phase_of"]
@@ -89,7 +89,8 @@ def follow_up(chart: Chart, count: Count) -> FollowUp:
     """What ``count``, taken on ``chart.as_of`` under treatment, asks for: the earliest of all that apply."""
     protocol = chart.protocol
     mild = protocol.after_mild
-    is_mild = band(protocol, chart.population, count).kind == "mild"
+    kind = band(protocol, chart.population, count).kind
+    is_mild = kind == "mild"
     history = is_mild or chart.has_neutropenia
     phase = phase_of(chart, chart.as_of, neutropenia=history)
     spans = [phase.interval]
@@ -97,12 +98,14 @@ def follow_up(chart: Chart, count: Count) -> FollowUp:
         spans.append(mild.interval)
     elif chart.past_unknown:
         spans.append(protocol.unknown_past.interval)
+    if kind == "stop":
+        spans.append(protocol.after_stop.low_interval)
     window = chart.window
     if window is not None and window.rule.interval is not None:
         spans.append(window.rule.interval)
     interval = min(spans, key=lambda span: due_after(chart.as_of, span))
     unsettled = is_mild and not _settled(chart, count)
-    recheck = due_after(chart.as_of, mild.recheck) if unsettled else None
+    recheck = due_after(chart.as_of, mild.recheck) if unsettled and mild.recheck is not None else None
     return FollowUp(due_after(chart.as_of, interval), interval, recheck, phase, window, unsettled)
 
 
@@ -141,7 +144,13 @@ def valid_baseline(chart: Chart, start: date) -> bool:
     last = chart.counts[-1]
     rule = chart.protocol.initiation_of(chart.population)
     fresh = due_after(last.on, chart.protocol.baseline.valid_for) >= start
-    return fresh and meets(last, rule.at_least)
+    return fresh and may_start(last, rule)
+
+
+def may_start(count: Count, rule: Initiation) -> bool:
+    """R2. Where leukocytes are a criterion too, a count without them permits nothing."""
+    least = rule.leukocytes_at_least
+    return meets(count, rule.at_least) and (least is None or least <= count.leukocytes < UNCOUNTED)
 
 
 def meets(count: Count, at_least: Decimal) -> bool:
@@ -191,7 +200,8 @@ def _with_doubt(chart: Chart, last: Count | None, recheck: date | None) -> date 
             continue
         kind = band(protocol, chart.population, doubt).kind
         if kind != "normal":
-            repeat = due_after(doubt.on, protocol.after_stop.recheck if kind == "stop" else protocol.after_mild.recheck)
+            asked = protocol.after_stop if kind == "stop" else protocol.after_mild
+            repeat = due_after(doubt.on, asked.recheck or asked.interval)
             recheck = repeat if recheck is None else min(recheck, repeat)
     return recheck
 
@@ -208,10 +218,10 @@ def _due_after_stop(chart: Chart) -> Due:
         return _on_time(None, Why.NO_SCHEDULE)
     since = max(last.on, stop.on) if last is not None else stop.on
     unknown = last is None or last.on < stop.on
-    recheck = due_after(since, rule.recheck) if low or (unknown and stop.haematological) else None
-    return _late(
-        chart, since, due_after(since, rule.interval), rule.interval, _with_doubt(chart, last, recheck), Why.AFTER_STOP
-    )
+    asked = rule.recheck is not None and (low or (unknown and stop.haematological))
+    recheck = due_after(since, rule.recheck) if asked and rule.recheck is not None else None
+    interval = rule.low_interval if low else rule.interval
+    return _late(chart, since, due_after(since, interval), interval, _with_doubt(chart, last, recheck), Why.AFTER_STOP)
 
 
 def _on_time(next_due: date | None, why: Why) -> Due:

@@ -11,7 +11,7 @@ from rules.course import Chart, Place, shortened
 from rules.explain import explain
 from rules.model import AlertFamily, AlertLevel, Assessment, LabResult, Override
 from rules.protocol import Grounds
-from rules.record import Count, band
+from rules.record import UNCOUNTED, Count, band
 from rules.span import Span, anniversary, due_after
 
 __all__ = [
@@ -95,8 +95,8 @@ def contraindicated(chart: Chart, count: Count | None) -> Assessment:
     stop = chart.course.stop
     attested = chart.course.prior_attested
     since = stop.on if stop is not None else attested.on if attested is not None else chart.as_of
-    if chart.exposed and chart.stop is not None:
-        since = chart.stop.episode_on  # the alert of that stop speaks again
+    if chart.exposed and chart.course.reexposed_on is not None:
+        since = chart.course.reexposed_on  # an alert of its own: that of the stop was answered
     return verdict(
         chart,
         count,
@@ -104,7 +104,7 @@ def contraindicated(chart: Chart, count: Count | None) -> Assessment:
         rule.reexposure_action,
         rule.reexposure_alert,
         (rule.stop,),
-        readings=("N-11",) if exposed else (),
+        readings=chart.protocol.conventions.exposed if exposed else (),
         next_due=due_after(chart.as_of, rule.interval) if exposed else None,
         family=AlertFamily.STOP,
         episode_on=since,
@@ -133,9 +133,11 @@ def earliest(*days: date | None) -> date | None:
 def count_remarks(chart: Chart, count: Count, result: LabResult | None, found: Assessment) -> Assessment:
     """A-22 and 4.3: what the reader of the count should know of the number itself."""
     anc = result.anc if result is not None else None
-    if anc is None:
-        return found
     remarks: list[str] = []
+    if chart.protocol.leukocyte_bands and count.leukocytes == UNCOUNTED:
+        remarks.append("leukocytes-missing")
+    if anc is None:
+        return merged(found, tuple(remarks)) if remarks else found
     if anc.comparator is not None:
         remarks.append("censored")
     if anc.derived:
@@ -147,7 +149,7 @@ def count_remarks(chart: Chart, count: Count, result: LabResult | None, found: A
     unit = anc.reporting_unit
     if unit is not None and any(abs(anc.per_mm3 - limit) <= unit for limit in _thresholds(chart)):
         remarks.append("precision")
-    return merged(found, tuple(remarks), ("A-22",)) if remarks else found
+    return merged(found, tuple(remarks), chart.protocol.conventions.number) if remarks else found
 
 
 def _thresholds(chart: Chart) -> list[Decimal]:
@@ -157,10 +159,10 @@ def _thresholds(chart: Chart) -> list[Decimal]:
 
 def risk_remarks(chart: Chart) -> tuple[str, ...]:
     """R9: said, never counted (A-18)."""
-    course = chart.course
-    elderly = course.birth_date is not None and chart.as_of >= anniversary(
-        course.birth_date, chart.protocol.risk.elderly_from
-    )
+    course, rule = chart.course, chart.protocol.risk
+    if rule is None:
+        return ()
+    elderly = course.birth_date is not None and chart.as_of >= anniversary(course.birth_date, rule.elderly_from)
     return (*(("elderly",) if elderly else ()), *(("valproate",) if course.valproate else ()))
 
 

@@ -82,6 +82,7 @@ WORDS: dict[str, Words] = {
             "baseline-too-old": "La numération est trop ancienne pour la date de début prévue.",
             "elderly": "Patient âgé : une surveillance supplémentaire peut être envisagée.",
             "valproate": "Valproate associé : une surveillance supplémentaire peut être envisagée.",
+            "leukocytes-missing": "Leucocytes non rendus avec cette numération : jugée sur les seuls PNN.",
             "override-shorter-interval": "Un clinicien a fixé un intervalle plus court.",
             "override-borderline-not-history": "Un clinicien a décidé qu'une valeur exactement au seuil ne compte pas comme "
             "antécédent de neutropénie.",
@@ -130,6 +131,7 @@ WORDS: dict[str, Words] = {
             "baseline-too-old": "The count is too old for the planned start.",
             "elderly": "Elderly patient: extra monitoring may be considered.",
             "valproate": "With valproate: extra monitoring may be considered.",
+            "leukocytes-missing": "Leukocytes were not reported with this count: judged on the neutrophils alone.",
             "override-shorter-interval": "A clinician has set a shorter interval.",
             "override-borderline-not-history": "A clinician has decided that a value exactly at the threshold does not count "
             "as a history of neutropenia.",

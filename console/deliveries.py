@@ -86,7 +86,6 @@ def routes(site: Site) -> APIRouter:
             feeds=site.read(feeds.feeds),
             findings={item["subject"]: item for item in site.read(findings.open_findings, "destination")},
             silent={item["subject"]: item for item in site.read(findings.open_findings, "feed")},
-            counts=site.read(browse.dispositions),
         )
 
     return router

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -15,9 +16,10 @@ from console.port import RefusedInput, Right, Visitor
 from console.raw_text import readable
 from console.site import Site
 from rules.explain import plain
+from rules.model import Alert
 from store import browse
 from store.browse import Wanted
-from store.stages import message_stages
+from store.stages import Sent, message_stages
 
 __all__ = ["routes"]
 
@@ -104,6 +106,7 @@ def _one(site: Site, request: Request, who: Visitor, number: str, *, done: str, 
         who,
         "operators/message.html",
         stages=stages,
+        notifications=_notifications(stages.sent),
         row=stages.row,
         raw=readable(raw, stages.row["format"]) if raw is not None else None,
         done=done if done in ("replay",) else "",
@@ -111,6 +114,14 @@ def _one(site: Site, request: Request, who: Visitor, number: str, *, done: str, 
         plain=plain,
         can_replay=who.may(Right.REPLAY) and raw is not None,
     )
+
+
+def _notifications(sent: Sequence[Sent]) -> list[tuple[Alert, list[Sent]]]:
+    """Each notification once, with its destinations."""
+    groups: dict[tuple[str, int], list[Sent]] = {}
+    for item in sent:
+        groups.setdefault((item.alert.id, item.alert.revision), []).append(item)
+    return [(rows[0].alert, rows) for rows in groups.values()]
 
 
 def _address(given: dict[str, Any]) -> str:

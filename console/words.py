@@ -26,7 +26,7 @@ _COMMON: dict[str, tuple[str, str]] = {
     "nav.dead-letters": ("Non remis", "Undelivered"),
     "nav.connections": ("Connexions", "Connections"),
     "nav.compare": ("Comparaison", "Comparison"),
-    "who.open": ("Accès local, sans compte", "Local access, no accounts"),
+    "who.open": ("Sans compte", "No accounts"),
     "who.leave": ("Se déconnecter", "Log out"),
     "role.clinician": ("clinicien", "clinician"),
     "role.operator": ("exploitant", "operator"),

@@ -116,9 +116,7 @@ OPERATORS: dict[str, tuple[str, str]] = {
     "message.readings": ("nos lectures : {readings}", "our readings: {readings}"),
     "message.next-due": ("prochaine NFS au plus tard le {day}", "next count by {day}"),
     "message.sent": ("Ce qui a été transmis", "What was sent"),
-    "message.notification": ("Alerte", "Alert"),
     "message.revision": ("révision {n}", "revision {n}"),
-    "message.made": ("Écrite", "Written"),
     "message.nothing-sent": ("Rien n’a été transmis pour ce message.", "Nothing was sent for this message."),
     "message.nothing-sent.observe": (
         "Le moteur observe : rien n’est transmis.",
@@ -126,6 +124,8 @@ OPERATORS: dict[str, tuple[str, str]] = {
     ),
     "message.answered": ("Ce qui a été répondu", "What was answered"),
     "message.attempts": ("Essais", "Attempts"),
+    "message.one-try": ("un essai", "one try"),
+    "message.tries": ("{n} essais", "{n} tries"),
     "message.next-try": ("prochain essai {time}", "next try {time}"),
     "message.no-answer": ("Aucune réponse n’est attendue ni venue.", "No answer is awaited, and none has come."),
     "message.alert-stands": ("L’alerte est", "The alert is"),

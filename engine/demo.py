@@ -113,6 +113,7 @@ class _Demo:
         settings = engine.settings
         mllp = engine.mllp.port if engine.mllp else 0
         self.board.doors = [
+            f"console  http://127.0.0.1:{engine.http_port}/console      open it in a browser: no account is needed here",
             f"MLLP     mllp://127.0.0.1:{mllp}      neutroflag send FILE --to mllp://127.0.0.1:{mllp}",
             f"HTTP     http://127.0.0.1:{engine.http_port}      /fhir  /hl7  /readyz  /metrics",
             f"out      {self.ehr.url} (FHIR), mllp://127.0.0.1:{self.v2.mllp_port} (HL7 v2)      cast: {folder()}",

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Literal, assert_never
 from zoneinfo import ZoneInfo
 
+from ingest.reading.cda import looks_like_cda, read_cda
 from ingest.reading.fhir import read_fhir
 from ingest.reading.hl7v2 import read_hl7v2
 from ingest.reading.outcome import (
@@ -38,28 +39,34 @@ __all__ = [
 ]
 
 _SEGMENT = re.compile(rb"[A-Z][A-Z0-9]{2}\|")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 MAX_BYTES = 64 * 1024 * 1024
 
 
-def sniff(raw: bytes) -> Literal["hl7v2", "fhir", "other"]:
-    """By the first bytes: ER7 (or a batch of it), JSON or XML (both go to the FHIR reader), or something else."""
+def sniff(raw: bytes) -> Literal["hl7v2", "fhir", "cda", "other"]:
+    """By the first bytes: ER7 (or a batch of it), JSON, a ClinicalDocument, or something else."""
     head = raw[:1024].lstrip(b"\xef\xbb\xbf\x0b\x1c\r\n\t \x00")
     if head[:3] in (b"MSH", b"FHS", b"BHS"):
         return "hl7v2"
     if head[:1] in (b"{", b"["):
         return "fhir"
-    if head[:1] == b"<":
-        return "other"
+    if head[:1] == b"<" or raw[:2] in _UTF16:
+        return "cda" if looks_like_cda(raw) else "other"
     # A segment without its MSH is a broken HL7 message rather than something else.
     return "hl7v2" if b"MSH|" in raw or _SEGMENT.match(head) else "other"
 
 
-def read_message(raw: bytes, *, format: Literal["hl7v2", "fhir"], zone: ZoneInfo | None = None) -> Reading:
+def read_message(raw: bytes, *, format: Literal["hl7v2", "fhir", "cda"], zone: ZoneInfo | None = None) -> Reading:
     """One message, already split from its batch. ``zone``: for times without an offset; None leaves them naive."""
     if len(raw) > MAX_BYTES:
         problem = Problem("too-large", "$", "$: larger than any message that is read")
         return Reading(format=format, disposition="set_aside", problems=(problem,))
+    if format != "cda" and raw[:1024].lstrip(b"\xef\xbb\xbf\x0b \t\r\n")[:1] == b"<" and looks_like_cda(raw):
+        # The doors name a message after the way that it came.
+        format = "cda"
     match format:
+        case "cda":
+            return read_cda(raw, zone=zone)
         case "hl7v2":
             return read_hl7v2(raw, zone=zone)
         case "fhir":
@@ -72,7 +79,9 @@ def read_file(raw: bytes, *, zone: ZoneInfo | None = None) -> list[Reading]:
     """Every message of a file, in order: a batch gives several, anything unreadable one that is set aside."""
     match sniff(raw):
         case "fhir":
-            return [read_message(raw, format="fhir", zone=zone)]
+            return [read_message(part, format="fhir", zone=zone) for part in _lines_of_json(raw)]
+        case "cda":
+            return [read_message(raw, format="cda", zone=zone)]
         case "other":
             code = "xml-not-read" if raw[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" else "not-a-message"
             problem = Problem(code, "$", "$: neither HL7 v2 nor FHIR JSON")
@@ -85,6 +94,13 @@ def read_file(raw: bytes, *, zone: ZoneInfo | None = None) -> list[Reading]:
     if found.mismatches:
         readings[-1] = _with_mismatches(readings[-1], found.mismatches)
     return readings
+
+
+def _lines_of_json(raw: bytes) -> list[bytes]:
+    """A file of one resource a line (NDJSON) gives its lines; any other file is one payload."""
+    lines = [line for line in raw.split(b"\n") if line.strip()]
+    whole = all(line.lstrip(b"\xef\xbb\xbf \t")[:1] == b"{" and line.rstrip()[-1:] == b"}" for line in lines)
+    return lines if whole and len(lines) > 1 else [raw]
 
 
 def _with_mismatches(reading: Reading, mismatches: list[str]) -> Reading:

@@ -20,6 +20,7 @@ __all__ = [
     "is_blood_count",
     "is_laboratory_document",
     "recognise",
+    "speaks_of_neutrophils",
     "specimen_of",
 ]
 
@@ -389,6 +390,12 @@ def _without_neutrophils(
             return c, ()
     others = [c for c in (*local, *named) if c.analyte != "wbc"]
     return (others[0] if others else None), ()
+
+
+def speaks_of_neutrophils(text: str) -> bool:
+    """Does a line of free text name neutrophils beside a figure, as the row of a printed report does?"""
+    folded = _fold(text)
+    return bool(_NEUTROPHIL.search(folded)) and not _NOT_A_COUNT.search(folded) and any(c.isdigit() for c in folded)
 
 
 def is_blood_count(codings: tuple[Coding, ...], text: str = "") -> bool:

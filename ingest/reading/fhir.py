@@ -15,10 +15,11 @@ from msgspec import Struct
 
 from ingest.reading import fhirtypes as t
 from ingest.reading.assembly import Assembly, assemble
-from ingest.reading.codes import Recognition, is_blood_count, is_laboratory_document
+from ingest.reading.codes import Recognition
+from ingest.reading.documents import under
+from ingest.reading.fhirdocuments import documents_of
 from ingest.reading.fhirindex import UNDECODABLE, Index, Item, NotFhir, decode, has_duplicate_keys, lay_out, subject_of
 from ingest.reading.fhirparts import (
-    codings_of,
     decoded_specimen,
     doubts_of_notes,
     has_value,
@@ -46,6 +47,7 @@ _HINT = re.compile(
     rb"neutro|\bPNN\b|\bNEUT?\b|751-8|26499-4|753-4|770-8|26511-6|23761-0|71676-1|30451-9", re.IGNORECASE
 )
 _DOUBTFUL = re.compile(rb'"code"\s*:\s*"(?:DOUT|DOUA|DPOT|COLP|COLV|USUR|FICT)"')
+_ByPatient = dict[tuple[tuple[PatientIdentifier, ...], tuple[str, ...]], list[Row]]
 _NOT_PATIENTS = ("Group/", "Device/", "Location/")
 
 
@@ -84,7 +86,7 @@ class _Reader:
         self._look_around(bundle.meta if bundle else None)
 
     def read(self) -> Reading:
-        by_patient: dict[tuple[tuple[PatientIdentifier, ...], tuple[str, ...]], list[Row]] = {}
+        by_patient: _ByPatient = {}
         outdated = _outdated(self.index)
         for item in self.index.items:
             if id(item) in outdated:
@@ -92,12 +94,14 @@ class _Reader:
             elif item.kind == "Observation":
                 for known, doubts, row in self._rows(item):
                     by_patient.setdefault((known, doubts), []).append(row)
+        unread = self._documents(by_patient)
         for (known, doubts), rows in by_patient.items():
             self._note(known)
             if not self.production:
                 doubts = (*doubts, "test-message")
             assemble(rows, known, doubts, self.out)
-        self._documents()
+        if not self.out.results:
+            self.out.problems += unread
         facts = list(register_facts(self.index))
         disposition: Literal["results", "unassessable", "not_relevant"] = (
             "results" if self.out.results else "unassessable" if self.out.problems else "not_relevant"
@@ -202,6 +206,9 @@ class _Reader:
         if subject is not None and (subject.reference or "").startswith(_NOT_PATIENTS):
             return None, ()
         known, patient = subject_of(self.index, subject, item)
+        return known, self._doubts(known, patient)
+
+    def _doubts(self, known: tuple[PatientIdentifier, ...], patient: Item | None) -> tuple[str, ...]:
         doubts: list[str] = []
         if not known:
             doubts.append("patient-missing")
@@ -209,7 +216,7 @@ class _Reader:
             doubts.append("test-identity")
         if patient is not None and b"identity-reliability" in patient.raw and _DOUBTFUL.search(patient.raw):
             doubts.append("identity-doubtful")
-        return known, tuple(doubts)
+        return tuple(doubts)
 
     def _report(self, item: Item) -> t.DiagnosticReport | None:
         found = self.reports.get(id(item))
@@ -291,34 +298,27 @@ class _Reader:
         )
         return stamp_of(text, self.zone) if text else Stamp(None, True, ("collection-time-missing",))
 
-    def _documents(self) -> None:
-        """A laboratory report whose blood count is only in a document: presentedForm, or a DocumentReference."""
-        if self.out.results:
-            return
-        for item in self.index.items:
-            try:
-                if item.kind == "DiagnosticReport":
-                    report = decode(item.raw, t.DiagnosticReport)
-                    read = any(r.reference and self.index.find(r.reference, item) for r in report.result)
-                    if report.presentedForm and not read:
-                        self._document(item, "presentedForm", report.code, report.subject)
-                elif item.kind == "DocumentReference":
-                    document = decode(item.raw, t.DocumentReference)
-                    if document.status != "entered-in-error" and any(c.attachment for c in document.content):
-                        self._document(item, "content", document.type, document.subject)
-            except UNDECODABLE:
-                continue
-
-    def _document(self, item: Item, member: str, code: t.CodeableConcept | None, subject: t.Reference | None) -> None:
-        codings, text = codings_of(code), (code.text or "") if code else ""
-        if not (is_laboratory_document(codings, text) or is_blood_count(codings, text)):
-            return
-        where = f"{item.where}.{member}"
-        known = subject_of(self.index, subject, item)[0]
-        self._note(known)
-        self.out.problems.append(
-            Problem("document-not-read", where, f"{where}: a laboratory report as a document", known)
-        )
+    def _documents(self, by_patient: _ByPatient) -> list[Problem]:
+        """Reads what reports carry as documents; returns why the others are for a person, should no count be found."""
+        problems: list[Problem] = []
+        for carried in documents_of(self.index):
+            known, patient = subject_of(self.index, carried.subject, carried.item)
+            fault: tuple[str, str] | None = carried.fault
+            for document in carried.read(self.zone):
+                if isinstance(document, tuple):
+                    fault = document
+                    continue
+                fault = document.unread
+                self.out.ledger += document.ledger
+                whose = known or document.identifiers
+                rows = under(document, whose, carried.status, carried.doubts, [])
+                by_patient.setdefault((whose, self._doubts(whose, patient)), []).extend(rows)
+                break
+            if fault is not None and carried.laboratory:
+                self._note(known)
+                code, words = fault
+                problems.append(Problem(code, carried.where, f"{carried.where}: {words}", known))
+        return problems
 
     def _malformed(self) -> None:
         for where in dict.fromkeys(self.index.malformed):

@@ -17,6 +17,7 @@ from ingest.reading.values import Number, Refusal, number_of, number_of_json
 from rules.model import Comparator, OrderReference, ResultStatus
 
 __all__ = [
+    "STATUS",
     "codings_of",
     "decoded_specimen",
     "doubts_of_notes",
@@ -33,11 +34,12 @@ __all__ = [
     "unit_in",
 ]
 
-_STATUS = {
+STATUS = {
     "registered": ResultStatus.PRELIMINARY,
     "preliminary": ResultStatus.PRELIMINARY,
     "final": ResultStatus.FINAL,
     "appended": ResultStatus.FINAL,
+    "partial": ResultStatus.PRELIMINARY,
     "amended": ResultStatus.CORRECTED,
     "corrected": ResultStatus.CORRECTED,
     "cancelled": ResultStatus.CANCELLED,
@@ -116,7 +118,7 @@ def unit_in(quantity: t.Quantity | None) -> tuple[str, Unit | None, bool]:
 def status_of(
     observation: t.Observation, part: t.Component, report: t.DiagnosticReport | None
 ) -> tuple[ResultStatus, tuple[str, ...]]:
-    status = _STATUS.get(observation.status or "")
+    status = STATUS.get(observation.status or "")
     if status is None:
         return ResultStatus.PRELIMINARY, ("status-unknown" if observation.status else "status-missing",)
     doubts: list[str] = []

@@ -139,6 +139,10 @@ class Attachment(Struct, frozen=True):
     url: str | None = None
 
 
+class Binary(Struct, frozen=True):
+    data: str | None = None
+
+
 class Content(Struct, frozen=True):
     attachment: Attachment | None = None
 

@@ -10,7 +10,8 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from ingest.reading.assembly import Assembly, assemble
-from ingest.reading.codes import Coding, Recognition, is_blood_count, is_laboratory_document
+from ingest.reading.codes import Coding, Recognition, is_blood_count
+from ingest.reading.documents import Enclosed, documents_in, rows_of
 from ingest.reading.groups import Group, groups_of, not_relevant
 from ingest.reading.notes import says_aggregated, says_clotted
 from ingest.reading.orders import RETIRED, Order, first_stamp, order_of
@@ -64,11 +65,21 @@ def _read_results(message: Message, zone: ZoneInfo | None) -> Reading:
         if not production:
             doubts = (*doubts, "test-message")
         rows = [row for group in of_patient for row in _rows(group, header, zone, issued, known)]
+        enclosed: list[Enclosed] = []
+        for group in of_patient:
+            if group.documents:
+                found = list(documents_in(group, zone))
+                order = order_of(group, zone, issued)
+                plain = list(rows)
+                for one in found:
+                    rows += rows_of(one, order, known, f"{header.sending_application}|{header.sending_facility}", plain)
+                enclosed += found
         before = len(out.results)
         assemble(rows, known, doubts, out)
         for group in of_patient:
             _cancelled_order(group, header, known, doubts, zone, issued, out)
-            _documents(group, known, len(out.results) > before, out)
+        for one in enclosed:
+            _account(one, known, len(out.results) > before, out)
     disposition: Literal["results", "unassessable", "not_relevant"] = (
         "results" if out.results else "unassessable" if out.problems else "not_relevant"
     )
@@ -251,25 +262,15 @@ def _cancelled_order(
     )
 
 
-def _documents(group: Group, patient: tuple[PatientIdentifier, ...], counted: bool, out: Assembly) -> None:
-    """A laboratory report that came as a document only: somebody must read it."""
-    for obx in group.documents:
-        if counted or not _may_hold_a_count(obx, group.obr):
-            out.ledger.append(not_relevant(obx.number, "document"))
-        else:
-            where = obx.at(5)
-            out.ledger.append(LedgerEntry(obx.at(), "unassessable", "document-not-read"))
-            out.problems.append(
-                Problem("document-not-read", where, f"{where}: a laboratory report as a document", patient)
-            )
-
-
-def _may_hold_a_count(obx: Segment, obr: Segment | None) -> bool:
-    for segment, position in ((obx, 3), (obr, 4)):
-        if segment is None:
-            continue
-        parts = [*segment.components(position), *[""] * 6]
-        codings = tuple(Coding(*parts[i : i + 3]) for i in (0, 3) if parts[i] or parts[i + 1])
-        if is_laboratory_document(codings) or is_blood_count(codings):
-            return True
-    return False
+def _account(enclosed: Enclosed, patient: tuple[PatientIdentifier, ...], counted: bool, out: Assembly) -> None:
+    """The ledger's word on a document: read (its observations speak for themselves), of no interest, or for a person."""
+    obx, document, fault = enclosed
+    if document is not None:
+        out.ledger.extend(document.ledger)
+    if fault is None or counted:
+        out.ledger.append(not_relevant(obx.number, "document"))
+        return
+    code, words = fault
+    where = obx.at(5)
+    out.ledger.append(LedgerEntry(obx.at(), "unassessable", code))
+    out.problems.append(Problem(code, where, f"{where}: {words}", patient))

@@ -21,7 +21,7 @@ __all__ = [
     "TreatmentFact",
 ]
 
-Format = Literal["hl7v2", "fhir", "other"]
+Format = Literal["hl7v2", "fhir", "cda", "hprim", "other"]
 Disposition = Literal["results", "not_relevant", "unassessable", "set_aside"]
 Outcome = Literal["result", "provisional", "not_relevant", "unassessable"]
 

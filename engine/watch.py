@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -43,6 +44,8 @@ UNANSWERED = "unanswered"
 _PATIENTS = 100
 _ALERTS = 100
 _MESSAGES = 2000
+# A whole register that was just imported is looked at in several sweeps: the other parts have their turn in between.
+_SPELL_S = 20.0
 # Between two batches the judging has its turn.
 _PAUSE_S = 0.005
 # While messages wait for longer than this to be judged, a count that is missing may be among them; but not for ever.
@@ -110,7 +113,8 @@ class Watch:
         if waiting is not None and _BACKLOG < now - from_ms(waiting) < _BACKLOG_AT_MOST:
             return
         today, after = now.astimezone(self._zone).date().isoformat(), ("", "")
-        while True:
+        over = time.monotonic() + _SPELL_S
+        while time.monotonic() < over:
             page = await self._store.read(
                 lambda connection, seen=after: findings.to_look_at(connection, today, seen, _PATIENTS)  # type: ignore[misc]
             )

@@ -145,6 +145,7 @@ patient = Table(
     Index(
         "ix_patient_watch_on",
         "watch_on",
+        "id",
         sqlite_where=text("watch_on IS NOT NULL"),
         postgresql_where=text("watch_on IS NOT NULL"),
     ),
@@ -225,6 +226,7 @@ alert = Table(
         "ix_alert_open_told",
         "level",
         "updated_at",
+        "id",
         sqlite_where=text("state = 'open'"),
         postgresql_where=text("state = 'open'"),
     ),

@@ -14,6 +14,7 @@ from emitters.hl7v2 import V2Profile
 from emitters.mllp import MllpDestination as MllpSink
 from emitters.mllp import MllpSettings
 from emitters.sink import Sink
+from engine import tls
 from engine.config import FhirDestination, MllpDestination, Settings
 from engine.dispatcher import Dispatcher, RetryPolicy
 from engine.judge import Judge
@@ -128,6 +129,7 @@ def _sink_of(item: FhirDestination | MllpDestination, settings: Settings) -> Sin
                     patient_systems=item.authorities,
                     timeout_s=item.timeout_s,
                     connections=item.connections,
+                    verify=str(item.ca) if item.ca is not None else True,
                 )
             )
         case MllpDestination():
@@ -136,6 +138,7 @@ def _sink_of(item: FhirDestination | MllpDestination, settings: Settings) -> Sin
                     name=item.name,
                     host=item.host,
                     port=item.port,
+                    tls=tls.mllp_client(item),
                     timeout_s=item.timeout_s,
                     profile=v2_profile(item),
                 )

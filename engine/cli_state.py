@@ -6,13 +6,13 @@ import json as jsonlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine.cli import FAILURE, NOT_READY, OK, USAGE
-from engine.config import ConfigError, Settings, exposed, load, origins
+from engine.config import ConfigError, Settings, load, origins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -325,25 +325,19 @@ def db_upgrade_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -
 
 @_guarded
 def db_backup_command(config: Path | None, file: Path, *, stdout: TextIO, stderr: TextIO) -> int:
-    from store import database
+    from store import backup, database
 
     source = database.file_of(_settings(config).store.url)
     if source is None or not source.exists():
         raise _Stop(NOT_READY, "there is no database to copy")
-    if file.exists():
-        raise _Stop(FAILURE, f"{file}: exists already")
-    partial = file.with_name(f"{file.name}.partial")
-    partial.unlink(missing_ok=True)
-    # Patients' data: for this user alone, from the first byte on.
-    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    with closing(sqlite3.connect(source)) as origin, closing(sqlite3.connect(partial)) as copy:
-        origin.backup(copy, pages=2048, sleep=0.01)
-        copy.execute("PRAGMA journal_mode=DELETE")
-        verdict = copy.execute("PRAGMA integrity_check").fetchone()[0]
-    if verdict != "ok":
-        partial.unlink()
-        raise _Stop(FAILURE, f"the copy is not whole: {verdict}")
-    partial.replace(file)
+    try:
+        problems = backup.copy(source, file)
+    except FileExistsError:
+        raise _Stop(FAILURE, f"{file}: exists already") from None
+    except (OSError, sqlite3.Error) as error:
+        raise _Stop(FAILURE, f"{file}: {getattr(error, 'strerror', None) or error}") from None
+    if problems:
+        raise _Stop(FAILURE, "the copy is not whole and was removed: " + "; ".join(problems))
     print(f"{file}: {file.stat().st_size} bytes, verified", file=stdout)
     return OK
 
@@ -367,10 +361,13 @@ def db_verify_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) ->
 @_guarded
 def config_check_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -> int:
     settings = _settings(config)
-    problems = exposed(settings)
     from engine.selfcheck import shapes
+    from engine.serve import refusals
 
+    problems, warnings = refusals(settings)
     problems += shapes(settings)
+    for warning in warnings:
+        print(f"warning: {warning}", file=stderr)
     for problem in problems:
         print(problem, file=stderr)
     if problems:
@@ -396,10 +393,16 @@ def config_show_command(config: Path | None, origin: bool, json: bool, *, stdout
 def health_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -> int:
     import httpx2
 
+    from engine.tls import pinned
+
     settings = _settings(config)
-    host = settings.http.host if settings.http.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
+    if not settings.http.enabled:
+        raise _Stop(NOT_READY, "http.enabled = false: there is no face to ask")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.http.host, settings.http.host)  # noqa: S104
+    host = f"[{host}]" if ":" in host else host
+    scheme, trust = ("https", pinned(settings.http.certificate)) if settings.http.certificate else ("http", True)
     try:
-        answer = httpx2.get(f"http://{host}:{settings.http.port}/readyz", timeout=5, trust_env=False)
+        answer = httpx2.get(f"{scheme}://{host}:{settings.http.port}/readyz", timeout=5, trust_env=False, verify=trust)
     except httpx2.HTTPError as error:
         raise _Stop(NOT_READY, f"no engine answers on {host}:{settings.http.port}: {type(error).__name__}") from None
     print(answer.text.strip(), file=stdout)

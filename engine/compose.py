@@ -7,11 +7,15 @@ import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from engine.config import Settings
+from engine import tls
+from engine.config import Settings, is_loopback
+from engine.headers import Guarded
 from engine.http import application
 from engine.judged import JudgedBoard
 from engine.observe import Meters
+from engine.tokens import access_of
 from engine.web import Web
+from ingest.access import Senders
 from ingest.fhir_http import FhirDoor
 from ingest.hl7_http import Hl7Door
 from ingest.mllp import MllpLimits, MllpListener
@@ -83,16 +87,23 @@ class Engine:
                 idle_timeout_s=settings.mllp.idle_timeout_s,
             )
             self.mllp = MllpListener(store, self.meters, board, new_control_id=_control_id, limits=limits)
-            await self.mllp.start(settings.mllp.host, settings.mllp.port)
+            if settings.mllp.plaintext:
+                await self.mllp.start(settings.mllp.host, settings.mllp.port)
+            context = tls.mllp_server(settings.mllp)
+            if context is not None and settings.mllp.tls_port is not None:
+                senders = Senders(settings.mllp.allow)
+                await self.mllp.start_tls(settings.mllp.host, settings.mllp.tls_port, context, senders)
         if settings.http.enabled:
+            access = access_of(settings)
             doors = [
-                FhirDoor(store, self.meters, max_body_bytes=settings.http.max_body_bytes).router,
+                FhirDoor(store, self.meters, max_body_bytes=settings.http.max_body_bytes, access=access).router,
                 Hl7Door(
                     store,
                     self.meters,
                     board,
                     new_control_id=_control_id,
                     max_body_bytes=settings.http.max_body_bytes,
+                    access=access,
                 ).router,
             ]
             handlers: dict[type[Exception], Any] = {}
@@ -103,10 +114,17 @@ class Engine:
                 self._pages = Pages(settings, store, self._standing)
                 doors.append(self._pages.router)
                 handlers = console_handlers()
+            everybody = is_loopback(settings.http.host) or settings.http.allow_anonymous
             app = application(
-                doors, readiness=self.readiness, metrics=self._metrics, meters=self.meters, handlers=handlers
+                doors,
+                readiness=self.readiness,
+                metrics=self._metrics,
+                meters=self.meters,
+                may_measure=lambda request: everybody or access.named(request, "metrics") is not None,
+                handlers=handlers,
             )
-            self._web = Web(app, on_lost=lambda: self._fail("http"))
+            secure = tls.http_server(settings.http)
+            self._web = Web(Guarded(app, tls=secure is not None), tls=secure, on_lost=lambda: self._fail("http"))
             await self._web.open(settings.http.host, settings.http.port)
             self.http_port = self._web.port
         self.meters.event(

@@ -14,13 +14,13 @@ import typing
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from rules import ProtocolError, find_protocol
+from rules import ProtocolError, find_selectable
 
 __all__ = [
     "ConfigError",
@@ -29,6 +29,7 @@ __all__ = [
     "MllpDestination",
     "Settings",
     "exposed",
+    "is_loopback",
     "load",
     "origins",
 ]
@@ -46,6 +47,11 @@ class ConfigError(Exception):
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _pair(certificate: Path | None, key: Path | None) -> None:
+    if (certificate is None) != (key is None):
+        raise ValueError("certificate and key go together")
 
 
 class StoreSection(_Section):
@@ -102,7 +108,40 @@ class MllpSection(_Section):
     max_frame_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     max_connections: int = Field(default=1024, ge=1)
     idle_timeout_s: float = Field(default=900, gt=0)
+    plaintext: bool = True
+    """Whether ``port`` is opened; ``tls_port`` is of its own."""
     allow_plaintext: bool = False
+    tls_port: int | None = Field(default=None, ge=0, le=65535)
+    """2576 by custom; needs ``certificate`` and ``key``."""
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    """PEM file: senders must show a certificate of one of these authorities."""
+    allow: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Sending facilities (MSH-4) by the common name of the sender's certificate; empty: any of ``client_ca``."""
+    allow_anonymous: bool = False
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        _pair(self.certificate, self.key)
+        if self.tls_port is None and (self.certificate or self.client_ca or self.allow):
+            raise ValueError("certificate, key, client_ca and allow say nothing without tls_port")
+        if self.tls_port is not None and self.certificate is None:
+            raise ValueError("tls_port needs certificate and key")
+        if self.allow and self.client_ca is None:
+            raise ValueError("allow needs client_ca: without it no sender shows a certificate")
+        if self.enabled and not self.plaintext and self.tls_port is None:
+            raise ValueError("plaintext = false without tls_port leaves no door; set enabled = false")
+        return self
+
+
+class HttpToken(_Section):
+    """A bearer token, so that its holder may use these faces."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[\w.@-]+$")
+    file: Path
+    """Holds the secret."""
+    faces: tuple[Literal["fhir", "hl7", "metrics"], ...] = Field(min_length=1)
 
 
 class HttpSection(_Section):
@@ -112,6 +151,23 @@ class HttpSection(_Section):
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     allow_plaintext: bool = False
     allow_anonymous: bool = False
+    certificate: Path | None = None
+    """With ``key``: TLS on ``port``."""
+    key: Path | None = None
+    token: tuple[HttpToken, ...] = ()
+    """With any, /fhir and /hl7 are for their holders only."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        _pair(self.certificate, self.key)
+        return self
+
+    @field_validator("token")
+    @classmethod
+    def _distinct(cls, value: tuple[HttpToken, ...]) -> tuple[HttpToken, ...]:
+        if len({token.name for token in value}) != len(value):
+            raise ValueError("two tokens have one name")
+        return value
 
 
 class ConsoleSection(_Section):
@@ -140,6 +196,8 @@ class FhirDestination(_Destination):
     authorities: dict[str, str] = Field(default_factory=dict)
     """Identifier system by namespace, for authorities that are neither an OID nor a URI."""
     connections: int = Field(default=8, ge=1, le=64)
+    ca: Path | None = None
+    """PEM file of the authorities to trust for https, instead of the system's."""
 
     @field_validator("url")
     @classmethod
@@ -159,6 +217,19 @@ class MllpDestination(_Destination):
     receiving_facility: str = ""
     version: Literal["2.3.1", "2.4", "2.5", "2.5.1", "2.6"] = "2.5"
     charset: Literal["UNICODE UTF-8", "8859/1", "8859/15"] = "UNICODE UTF-8"
+    tls: bool = False
+    ca: Path | None = None
+    """PEM file of the authorities to trust, instead of the system's."""
+    certificate: Path | None = None
+    """With ``key``: what we show of ourselves."""
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        _pair(self.certificate, self.key)
+        if not self.tls and (self.ca or self.certificate):
+            raise ValueError("ca, certificate and key say nothing without tls = true")
+        return self
 
 
 Destination = Annotated[FhirDestination | MllpDestination, Field(discriminator="kind")]
@@ -274,7 +345,7 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Set
     except ValidationError as error:
         raise ConfigError([f"{_place(item['loc'])}: {item['msg']}" for item in error.errors()]) from error
     try:
-        find_protocol(settings.engine.protocol)
+        find_selectable(settings.engine.protocol)
     except ProtocolError as error:
         raise ConfigError([f"engine.protocol: {error}"]) from error
     return settings
@@ -336,22 +407,36 @@ def _nearest(name: str, known: typing.Iterable[str]) -> str:
 def exposed(settings: Settings) -> list[str]:
     """Faces that would carry patients' data in the clear or to anybody, off loopback and not allowed by name."""
     problems = []
-    if settings.mllp.enabled and not _loopback(settings.mllp.host) and not settings.mllp.allow_plaintext:
-        problems.append(
-            "mllp.host: plaintext off loopback; set mllp.allow_plaintext = true if the network is protected"
-        )
-    if settings.http.enabled and not _loopback(settings.http.host):
-        if not settings.http.allow_plaintext:
-            problems.append("http.host: plaintext off loopback; set http.allow_plaintext = true behind a TLS proxy")
-        if not settings.http.allow_anonymous:
+    mllp, http = settings.mllp, settings.http
+    if mllp.enabled and not is_loopback(mllp.host):
+        if mllp.plaintext and not mllp.allow_plaintext:
             problems.append(
-                "http.host: anonymous off loopback; set http.allow_anonymous = true if a proxy authenticates"
+                "mllp.host: plaintext off loopback; set mllp.tls_port and mllp.plaintext = false, "
+                "or mllp.allow_plaintext = true if the network is protected"
+            )
+        if mllp.tls_port is not None and mllp.client_ca is None and not (mllp.allow_anonymous or mllp.allow_plaintext):
+            problems.append(
+                "mllp.host: anonymous off loopback; set mllp.client_ca so that senders show a certificate, "
+                "or mllp.allow_anonymous = true"
+            )
+    if http.enabled and not is_loopback(http.host):
+        if http.certificate is None and not http.allow_plaintext:
+            problems.append(
+                "http.host: plaintext off loopback; set http.certificate and http.key, "
+                "or http.allow_plaintext = true behind a TLS proxy"
+            )
+        if not http.token and not http.allow_anonymous:
+            problems.append(
+                "http.host: anonymous off loopback; add a [[http.token]], "
+                "or set http.allow_anonymous = true if a proxy authenticates"
             )
     for number, item in enumerate(settings.destination):
         host = item.host if isinstance(item, MllpDestination) else _host_of(item.url)
-        plain = isinstance(item, MllpDestination) or item.url.startswith("http://")
-        if plain and not _loopback(host) and not item.allow_plaintext:
-            problems.append(f"destination[{number}]: plaintext off loopback; use https or set allow_plaintext = true")
+        plain = not item.tls if isinstance(item, MllpDestination) else item.url.startswith("http://")
+        if plain and not is_loopback(host) and not item.allow_plaintext:
+            problems.append(
+                f"destination[{number}]: plaintext off loopback; use https or tls, or set allow_plaintext = true"
+            )
     return problems
 
 
@@ -361,7 +446,8 @@ def _host_of(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """An address of this machine alone; any other name is not trusted to be one."""
     if host == "localhost":
         return True
     try:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from engine.observe import Meters
+from ingest.access import CHALLENGE
 
 __all__ = ["application"]
 
@@ -22,8 +23,10 @@ def application(
     readiness: Callable[[], Awaitable[tuple[bool, State]]],
     metrics: Callable[[], Awaitable[bytes]],
     meters: Meters,
+    may_measure: Callable[[Request], bool] = lambda _: True,
     handlers: Mapping[type[Exception], Callable[[Request, Exception], Response]] | None = None,
 ) -> FastAPI:
+    """``may_measure``: who may read the numbers behind ``/readyz``, and ``/metrics``."""
     # The interactive documentation would load its scripts from a CDN: off.
     app = FastAPI(title="NeutroFlag", version=version("neutroflag"), docs_url=None, redoc_url=None)
     for router in routers:
@@ -37,13 +40,16 @@ def application(
         return Response("ok\n", media_type="text/plain")
 
     @app.get("/readyz")
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         """200 when messages are accepted and judged; 503 with the reason when not. Destinations are told, not required."""
         ready, state = await readiness()
-        return JSONResponse(state, status_code=200 if ready else 503)
+        told = state if may_measure(request) else {"judging": bool(state.get("judging"))}
+        return JSONResponse(told, status_code=200 if ready else 503)
 
     @app.get("/metrics")
-    async def exposition() -> Response:
+    async def exposition(request: Request) -> Response:
+        if not may_measure(request):
+            return Response("A bearer token is needed\n", status_code=401, headers=CHALLENGE, media_type="text/plain")
         return Response(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.exception_handler(Exception)

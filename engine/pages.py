@@ -42,7 +42,7 @@ class Pages:
             destinations=tuple(item.name for item in settings.destination),
             loopback=loopback,
             # Off loopback a browser reaches us through TLS, or the settings say in so many words that it does not.
-            secure=not loopback and not settings.console.plain_cookies,
+            secure=settings.http.certificate is not None or (not loopback and not settings.console.plain_cookies),
             version=version("neutroflag"),
             clock=lambda: datetime.now(UTC),
             write=store.write,

@@ -13,7 +13,7 @@ from engine.config import ConfigError, Settings, exposed, load
 if TYPE_CHECKING:
     from engine.compose import Engine
 
-__all__ = ["serve_command"]
+__all__ = ["refusals", "serve_command"]
 
 
 def serve_command(config: Path | None, *, stderr: TextIO) -> int:
@@ -23,9 +23,10 @@ def serve_command(config: Path | None, *, stderr: TextIO) -> int:
         for problem in error.problems:
             print(problem, file=stderr)
         return USAGE
-    if problems := exposed(settings):
-        for problem in problems:
-            print(problem, file=stderr)
+    problems, warnings = refusals(settings)
+    for line in (*problems, *(f"warning: {warning}" for warning in warnings)):
+        print(line, file=stderr)
+    if problems:
         return USAGE
     import uvloop
 
@@ -33,6 +34,20 @@ def serve_command(config: Path | None, *, stderr: TextIO) -> int:
 
     configure()
     return uvloop.run(_serve(settings, stderr))
+
+
+def refusals(settings: Settings) -> tuple[list[str], list[str]]:
+    """(what stops the engine before it starts, what somebody should see to): exposure, certificates, secrets."""
+    from engine.tls import inspect
+    from engine.tokens import access_of
+
+    found = inspect(settings)
+    problems = [*exposed(settings), *found.problems]
+    try:
+        access_of(settings)
+    except ConfigError as error:
+        problems += error.problems
+    return problems, list(found.warnings)
 
 
 async def _serve(settings: Settings, stderr: TextIO) -> int:
@@ -68,7 +83,10 @@ def _faces(engine: Engine) -> str:
     settings = engine.settings
     parts = [f"mode {settings.engine.mode}"]
     if engine.mllp is not None:
-        parts.append(f"mllp://{settings.mllp.host}:{engine.mllp.port}")
+        host = settings.mllp.host
+        parts += [f"mllp://{host}:{engine.mllp.port}"] if engine.mllp.port else []
+        parts += [f"mllps://{host}:{engine.mllp.tls_port}"] if engine.mllp.tls_port else []
     if settings.http.enabled:
-        parts.append(f"http://{settings.http.host}:{engine.http_port}")
+        scheme = "https" if settings.http.certificate else "http"
+        parts.append(f"{scheme}://{settings.http.host}:{engine.http_port}")
     return "neutroflag: " + "  ".join(parts)

@@ -65,7 +65,8 @@ def fhir(
         raw=raw,
         received_at=now,
         content_hash=hashlib.blake2b(raw, digest_size=32).digest(),
-        dedupe_key=message_name("fhir", sender, control_id),
+        # A body that was refused has no name: sent again as it should be, it must not pass for a duplicate.
+        dedupe_key=b"" if refused else message_name("fhir", sender, control_id),
         peer=peer,
         sender=sender,
         control_id=control_id,

@@ -17,6 +17,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from ingest import envelope
+from ingest.access import ANYBODY, CHALLENGE, Access
 from ingest.body import limited
 from ingest.fhir_types import KNOWN, TAKEN
 from ingest.meter import Meter
@@ -80,7 +81,8 @@ class _Body:
 
 
 class FhirDoor:
-    def __init__(self, inbox: Inbox, meter: Meter, *, max_body_bytes: int) -> None:
+    def __init__(self, inbox: Inbox, meter: Meter, *, max_body_bytes: int, access: Access = ANYBODY) -> None:
+        self._access = access
         self._inbox = inbox
         self._meter = meter
         self._max_body_bytes = max_body_bytes
@@ -110,6 +112,10 @@ class FhirDoor:
 
     async def _take(self, request: Request, kind: str, number: str) -> Response:
         arrived = time.perf_counter()
+        holder = self._access.holder(request, CHANNEL)
+        if holder is None:
+            self._meter.noticed(CHANNEL, "token_refused")
+            return _outcome(401, "login", "A bearer token is needed", headers=CHALLENGE)
         raw = await limited(request, self._max_body_bytes)
         if raw is None:
             self._meter.noticed(CHANNEL, "body_oversize")
@@ -122,7 +128,7 @@ class FhirDoor:
             _addressed(body, kind, number)
         except _Problem as found:
             problem = found
-        stored = await self._store(request, raw, body, problem)
+        stored = await self._store(self._access.peer(request, holder), raw, body, problem)
         if stored is None:
             self._meter.noticed(CHANNEL, "store_unavailable")
             return _outcome(503, "transient", "Not stored, please send again", headers={"Retry-After": "5"})
@@ -134,11 +140,11 @@ class FhirDoor:
         self._meter.acknowledged(CHANNEL, time.perf_counter() - arrived)
         return answer
 
-    async def _store(self, request: Request, raw: bytes, body: _Body, problem: _Problem | None) -> Accepted | None:
+    async def _store(self, peer: str, raw: bytes, body: _Body, problem: _Problem | None) -> Accepted | None:
         item = envelope.fhir(
             raw,
             channel=CHANNEL,
-            peer=f"{request.client.host}:{request.client.port}" if request.client else "",
+            peer=peer,
             now=datetime.now(UTC),
             sender="",
             control_id=body.control_id,

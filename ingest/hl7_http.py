@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Request, Response
 
 from ingest import envelope
+from ingest.access import ANYBODY, CHALLENGE, Access
 from ingest.body import limited
 from ingest.meter import Judged, Meter
 from store import Accepted, Inbox, StoreUnavailable
@@ -24,18 +25,30 @@ _STATUS = {"AA": 200, "CA": 200, "AE": 503, "CE": 503, "AR": 400, "CR": 400}
 
 class Hl7Door:
     def __init__(
-        self, inbox: Inbox, meter: Meter, judged: Judged, *, new_control_id: Callable[[], str], max_body_bytes: int
+        self,
+        inbox: Inbox,
+        meter: Meter,
+        judged: Judged,
+        *,
+        new_control_id: Callable[[], str],
+        max_body_bytes: int,
+        access: Access = ANYBODY,
     ) -> None:
         self._inbox = inbox
         self._meter = meter
         self._judged = judged
         self._new_control_id = new_control_id
         self._max_body_bytes = max_body_bytes
+        self._access = access
         self.router = APIRouter()
         self.router.add_api_route("/hl7", self.post, methods=["POST"], summary="ER7 in, ACK out")
 
     async def post(self, request: Request) -> Response:
         arrived = time.perf_counter()
+        holder = self._access.holder(request, CHANNEL)
+        if holder is None:
+            self._meter.noticed(CHANNEL, "token_refused")
+            return Response("A bearer token is needed\n", status_code=401, headers=CHALLENGE, media_type="text/plain")
         body = await limited(request, self._max_body_bytes)
         if body is None:
             self._meter.noticed(CHANNEL, "body_oversize")
@@ -43,7 +56,7 @@ class Hl7Door:
                 None, "AR", ack.AckError(199, f"Body exceeds {self._max_body_bytes} bytes"), status=413
             )
         pieces = envelope.pieces(body)
-        peer = f"{request.client.host}:{request.client.port}" if request.client else ""
+        peer = self._access.peer(request, holder)
         answers = [await self._one(piece, peer) for piece in pieces]
         self._meter.acknowledged(CHANNEL, time.perf_counter() - arrived)
         said = [answer for answer, _ in answers if answer]

@@ -1,4 +1,4 @@
-"""The MLLP door: many messages a connection, each stored before it is answered, answers in order.
+"""The MLLP door, in the clear and over TLS: many messages a connection, each stored before it is answered, answers in order.
 
 Framing is ``wire.mllp``, what to answer is ``wire.ack``; here are only sockets, limits and order. While the store is
 behind, reading pauses, so that TCP itself holds the senders back.
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 import typing
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ingest import envelope
+from ingest.access import Senders, common_name
 from ingest.meter import Judged, Meter
 from store import Accepted, Envelope, Inbox, StoreUnavailable
 from wire import ack, er7, mllp
@@ -34,8 +36,13 @@ class MllpLimits:
     idle_timeout_s: float = 900
 
 
+# A connection that does not finish its TLS handshake in time is let go.
+_HANDSHAKE_S = 10.0
+
+
 class MllpListener:
-    """Listens on ``host:port``; port 0 takes a free one, which ``port`` then tells."""
+    """Listens on ``host:port`` in the clear, on a port of its own over TLS, or both; port 0 takes a free one, which ``port``
+    and ``tls_port`` then tell. The limits hold for both together."""
 
     def __init__(
         self,
@@ -53,25 +60,47 @@ class MllpListener:
         self.limits = limits
         self.connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
+        self._tls_server: asyncio.Server | None = None
         self._idle: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), host, port, backlog=512, reuse_address=True)
-        self._idle = asyncio.create_task(self._close_idle(), name="mllp-idle")
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self), host, port, backlog=512, reuse_address=True
+        )
+        self._close_idle_ones()
+
+    async def start_tls(self, host: str, port: int, context: ssl.SSLContext, senders: Senders) -> None:
+        """``context`` decides whose certificates are good, ``senders`` what their holders may send."""
+        self._tls_server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self, senders),
+            host,
+            port,
+            backlog=512,
+            reuse_address=True,
+            ssl=context,
+            ssl_handshake_timeout=_HANDSHAKE_S,
+        )
+        self._close_idle_ones()
 
     @property
     def port(self) -> int:
-        if self._server is None:
-            raise RuntimeError("not listening")
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        """0 when it does not listen in the clear."""
+        return _port_of(self._server)
+
+    @property
+    def tls_port(self) -> int:
+        """0 when it does not listen over TLS."""
+        return _port_of(self._tls_server)
+
+    def _close_idle_ones(self) -> None:
+        if self._idle is None:
+            self._idle = asyncio.create_task(self._close_idle(), name="mllp-idle")
 
     async def stop(self, grace_s: float = 5) -> None:
         """No new connections or frames; what was taken is stored and answered first."""
-        if self._server is None:
-            return
-        self._server.close()
+        servers = [server for server in (self._server, self._tls_server) if server is not None]
+        for server in servers:
+            server.close()
         if self._idle is not None:
             self._idle.cancel()
         open_now = list(self.connections)
@@ -81,7 +110,8 @@ class MllpListener:
             await asyncio.wait([connection.ended for connection in open_now], timeout=grace_s)
         for connection in list(self.connections):
             connection.abort()
-        await self._server.wait_closed()
+        for server in servers:
+            await server.wait_closed()
 
     async def _close_idle(self) -> None:
         while True:
@@ -93,9 +123,15 @@ class MllpListener:
                     connection.abort()
 
 
+def _port_of(server: asyncio.Server | None) -> int:
+    return server.sockets[0].getsockname()[1] if server is not None and server.sockets else 0
+
+
 class _Connection(asyncio.Protocol):
-    def __init__(self, listener: MllpListener) -> None:
+    def __init__(self, listener: MllpListener, senders: Senders | None = None) -> None:
         self._listener = listener
+        self._senders = senders
+        self._name = ""
         self._deframer = mllp.Deframer(listener.limits.max_frame_bytes)
         self._waiting: deque[_Piece] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -123,6 +159,13 @@ class _Connection(asyncio.Protocol):
             listener.meter.noticed(CHANNEL, "connection_refused")
             self._transport.close()
             return
+        if self._senders is not None:
+            self._name = common_name(transport.get_extra_info("peercert"))
+            self.peer = f"{self._name}@{self.peer}" if self._name else self.peer
+            if not self._senders.knows(self._name):
+                listener.meter.noticed(CHANNEL, "certificate_not_allowed")
+                self._transport.close()
+                return
         listener.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -193,16 +236,25 @@ class _Connection(asyncio.Protocol):
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _AHEAD))]
                 self._hold_back()
                 now = datetime.now(UTC)
-                read = [envelope.hl7v2(piece.raw, channel=CHANNEL, peer=self.peer, now=now) for piece in batch]
+                read = [self._read(piece, now) for piece in batch]
                 if len(batch) == 1:
-                    stored: list[Accepted | BaseException] = [await self._store(read[0][1])]
+                    stored: list[Accepted | BaseException] = [await self._store(read[0].item)]
                 else:
-                    stored = list(await asyncio.gather(*(self._store(item) for _, item in read)))
-                for piece, (header, item), outcome in zip(batch, read, stored, strict=True):
-                    self._answer(piece, header, item, outcome)
+                    stored = list(await asyncio.gather(*(self._store(one.item) for one in read)))
+                for piece, one, outcome in zip(batch, read, stored, strict=True):
+                    self._answer(piece, one, outcome)
         finally:
             self._worker = None
             self._end_if_drained()
+
+    def _read(self, piece: _Piece, now: datetime) -> _Read:
+        header, item = envelope.hl7v2(piece.raw, channel=CHANNEL, peer=self.peer, now=now)
+        refusal = self._senders.refusal(self._name, header) if self._senders is not None else None
+        if refusal is not None:
+            # Kept for a person, without its name: the true sender's message of that name must not pass for a duplicate.
+            item = replace(item, refused="sender-not-allowed: MSH-4", dedupe_key=b"")
+            self._listener.meter.noticed(CHANNEL, "sender_not_allowed")
+        return _Read(header, item, refusal)
 
     async def _store(self, item: Envelope) -> Accepted | BaseException:
         try:
@@ -210,18 +262,18 @@ class _Connection(asyncio.Protocol):
         except StoreUnavailable as error:
             return error
 
-    def _answer(
-        self, piece: _Piece, header: er7.Header | None, item: Envelope, outcome: Accepted | BaseException
-    ) -> None:
-        meter = self._listener.meter
+    def _answer(self, piece: _Piece, one: _Read, outcome: Accepted | BaseException) -> None:
+        meter, header, item = self._listener.meter, one.header, one.item
         wanted = ack.answers(header, has_msa=envelope.is_acknowledgement(piece.raw, header))
         code, error = ack.verdict(header)
+        if one.refusal is not None:
+            code, error = ("CR" if wanted.enhanced else "AR"), one.refusal
         if not isinstance(outcome, Accepted):
             # Not stored: the sender must keep it and try again (table 0357: 207).
             code, error = ("CE" if wanted.enhanced else "AE"), ack.AckError(207, "Not stored, please send again")
             meter.noticed(CHANNEL, "store_unavailable")
         else:
-            meter.received(CHANNEL, item.format, outcome.disposition)
+            meter.received(CHANNEL, item.format, outcome.disposition or ("set_aside" if item.refused else ""))
         now = datetime.now(UTC)
         if wanted.enhanced:
             if wanted.wants_accept(code):
@@ -269,3 +321,10 @@ class _Connection(asyncio.Protocol):
 class _Piece:
     raw: bytes
     arrived: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    header: er7.Header | None
+    item: Envelope
+    refusal: ack.AckError | None

@@ -1,0 +1,95 @@
+"""Who may use a door: bearer tokens for the HTTP faces, certificates for MLLP over TLS.
+
+Rule of the file: secrets are compared by their hash, all of them each time, and never shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from wire import ack, er7
+
+__all__ = ["ANYBODY", "CHALLENGE", "Access", "Senders", "Token", "common_name", "digest"]
+
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="neutroflag"'}
+"""Of every 401 (RFC 6750, 3)."""
+
+
+def digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """``secret``: its ``digest``."""
+
+    name: str
+    secret: bytes
+    faces: frozenset[str]
+
+
+class Access:
+    """Without any token everybody may; the settings allow that on loopback, or by name."""
+
+    def __init__(self, tokens: Sequence[Token] = ()) -> None:
+        self._tokens = tuple(tokens)
+
+    def holder(self, request: Request, face: str) -> str | None:
+        """The token's name, "" for anybody where no token is needed; None: refused."""
+        if not self._tokens:
+            return ""
+        return self.named(request, face)
+
+    def named(self, request: Request, face: str) -> str | None:
+        """The name of a token for this face, or None: a token is needed here, whatever is configured."""
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        shown = digest(secret.strip()) if scheme.lower() == "bearer" else b""
+        found = None
+        for token in self._tokens:
+            if hmac.compare_digest(token.secret, shown) and face in token.faces:
+                found = token.name
+        return found
+
+    def peer(self, request: Request, holder: str) -> str:
+        """``host:port``, with who it proved to be before it: ``lab1@10.0.0.7:50122``."""
+        address = f"{request.client.host}:{request.client.port}" if request.client else ""
+        return f"{holder}@{address}" if holder else address
+
+
+ANYBODY = Access()
+
+
+@dataclass(frozen=True, slots=True)
+class Senders:
+    """Which sending facilities (MSH-4) each certificate may speak for; no entry at all: each for any."""
+
+    facilities: Mapping[str, Collection[str]]
+
+    def knows(self, name: str) -> bool:
+        return not self.facilities or name in self.facilities
+
+    def refusal(self, name: str, header: er7.Header | None) -> ack.AckError | None:
+        """What to answer a message that comes with the certificate of ``name``; None: nothing against it."""
+        if not self.facilities or header is None:
+            return None
+        whole = header.sending_facility
+        # MSH-4 is an HD: LAB1^1.2.250.1.7^ISO is LAB1 to most, and the settings may write either.
+        if {whole, whole.partition(header.separators.component)[0]} & set(self.facilities.get(name, ())):
+            return None
+        return ack.AckError(204, "MSH-4 is not one that this certificate may send for", ("MSH", "1", "4"))
+
+
+def common_name(certificate: Mapping[str, Any] | None) -> str:
+    """The subject's common name in what ``getpeercert`` gives; "" without any.
+
+    >>> common_name({"subject": ((("organizationName", "CHX"),), (("commonName", "lab1"),))})
+    'lab1'
+    """
+    parts = (part for group in (certificate or {}).get("subject", ()) for part in group)
+    return next((value for kind, value in parts if kind == "commonName"), "")

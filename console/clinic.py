@@ -174,7 +174,14 @@ class _Pages:
         if file is None:
             return self.site.problem(request, who, 404)
         console = self.site.console
-        view = patient_view(file, today=self.today(), zone=console.zone, protocol=console.protocol, span=span)
+        view = patient_view(
+            file,
+            today=self.today(),
+            zone=console.zone,
+            protocol=console.protocol,
+            span=span,
+            on_paper=template == "clinic/print.html",
+        )
         return self.site.page(
             request,
             who,

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from console.timeline import COMPACT, WIDE, Count, Standing, Timeline, draw
+from console.timeline import COMPACT, PAPER, WIDE, Count, Standing, Timeline, draw
 from rules import MonitoringProtocol, ProtocolError, find_protocol
 from rules.actions import ACTIONS
 from rules.course import Chart, Place, open_chart
@@ -82,7 +82,7 @@ class PatientView:
     late_days: int
     rows: tuple[Row, ...]
     drawings: tuple[tuple[str, Timeline], ...]
-    """(``wide`` or ``compact``, drawing): the same counts for a desk and for a phone."""
+    """(``wide``, ``compact`` or ``paper``, drawing): the same counts for a desk, a phone, a sheet."""
     span: str
     phases: tuple[PhaseRow, ...]
 
@@ -124,8 +124,11 @@ def told(alert: Alert, language: str) -> Told:
     return Told(alert.title, alert.text.partition("\n")[0])
 
 
-def patient_view(file: PatientFile, *, today: date, zone: ZoneInfo, protocol: str, span: str = "") -> PatientView:
+def patient_view(
+    file: PatientFile, *, today: date, zone: ZoneInfo, protocol: str, span: str = "", on_paper: bool = False
+) -> PatientView:
     """``protocol``: for a course that names none. ``span``: a key of SPANS; another, and the fitting one is taken."""
+    sizes = (("paper", PAPER),) if on_paper else (("wide", WIDE), ("compact", COMPACT))
     listed = file.listed
     found = _protocol(listed.course.protocol or protocol)
     rows = _rows(file, zone)
@@ -150,7 +153,7 @@ def patient_view(file: PatientFile, *, today: date, zone: ZoneInfo, protocol: st
                 size=size,
             ),
         )
-        for name, size in (("wide", WIDE), ("compact", COMPACT))
+        for name, size in sizes
         if found is not None
     )
     counted_from = listed.counted_from

@@ -20,6 +20,7 @@ from rules.record import population_on
 
 __all__ = [
     "COMPACT",
+    "PAPER",
     "WIDE",
     "Band",
     "Count",
@@ -81,6 +82,7 @@ class Size:
 
 
 WIDE = Size(width=960, height=420, left=46, right=18, top=58, bottom=66, most_ticks=12, room=20)
+PAPER = Size(width=700, height=340, left=42, right=14, top=58, bottom=62, most_ticks=8, room=19)
 COMPACT = Size(width=360, height=380, left=36, right=10, top=58, bottom=66, most_ticks=4, room=17)
 
 

@@ -142,6 +142,11 @@ _PATIENT: dict[str, tuple[str, str]] = {
         "neutropénie bénigne ethnique confirmée",
         "confirmed benign ethnic neutropenia",
     ),
+    "clinic.population.of.general": ("population générale", "general population"),
+    "clinic.population.of.benign_ethnic_neutropenia": (
+        "neutropénie bénigne ethnique confirmée",
+        "confirmed benign ethnic neutropenia",
+    ),
     "clinic.attested": ("le {day}, {who}", "{day}, {who}"),
     "clinic.history": ("Neutropénie antérieure", "Earlier neutropenia"),
     "clinic.history.none": ("aucune", "none"),
@@ -639,7 +644,7 @@ _FORMS: dict[str, tuple[str, str]] = {
 }
 
 _AUDIT: dict[str, tuple[str, str]] = {
-    "clinic.audit.import": ("Import du registre", "Register import"),
+    "clinic.audit.csv": ("Import du registre", "Register import"),
     "clinic.audit.patient": ("Identité", "Identity"),
     "clinic.audit.ben": ("Neutropénie bénigne ethnique", "Benign ethnic neutropenia"),
     "clinic.audit.course:started": ("Première prise", "First dose"),

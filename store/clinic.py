@@ -54,6 +54,7 @@ __all__ = [
     "unreadable",
 ]
 
+_APART = (AlertFamily.REVIEW.value, AlertFamily.OVERDUE.value)
 _LEVELS = (AlertLevel.CRITICAL, AlertLevel.RED, AlertLevel.AMBER, AlertLevel.INFO)
 # Enum values as msgspec writes them; a residual condition on rows that an index has already found.
 _ACTIVE = patient.c.course.contains('"state":"active"', autoescape=True)
@@ -165,20 +166,21 @@ class AlertFile:
 
 
 def open_alerts(connection: Connection, limit: int, *, level: str = "") -> list[AlertRow]:
-    """Critical first, then by level; the newest first within a level. Without unreadable and overdue counts, which have
-    lists of their own; but all families where one ``level`` is asked for."""
+    """Critical first, then by level; within a level what a count says before what is overdue, the newest first. Without
+    unreadable counts, which have a list of their own; but all families where one ``level`` is asked for."""
     found: list[AlertRow] = []
-    apart = () if level else (AlertFamily.REVIEW.value, AlertFamily.OVERDUE.value)
     for wanted in (AlertLevel(level),) if level else _LEVELS:
-        if len(found) >= limit:
-            break
-        query = (
-            select(alert.c.body, alert.c.state, alert.c.patient_id)
-            .where(alert.c.state == "open", alert.c.level == wanted.value, alert.c.family.not_in(apart))
-            .order_by(alert.c.raised_at.desc())
-            .limit(limit - len(found))
-        )
-        found += _alerts(connection, query)
+        families = (alert.c.family.not_in(_APART), alert.c.family == AlertFamily.OVERDUE.value)
+        for condition in (alert.c.level == wanted.value,) if level else families:
+            if len(found) >= limit:
+                return found
+            query = (
+                select(alert.c.body, alert.c.state, alert.c.patient_id)
+                .where(alert.c.state == "open", alert.c.level == wanted.value, condition)
+                .order_by(alert.c.raised_at.desc())
+                .limit(limit - len(found))
+            )
+            found += _alerts(connection, query)
     return found
 
 

@@ -28,7 +28,7 @@ from rules.model import (
     Subject,
     Trust,
 )
-from rules.withdrawal import withdrawal
+from rules.withdrawal import ANSWERED_WITHDRAWN, acted_on, withdrawal
 from store.port import AlertRecord, Delivery, PatientRecord, Work
 from store.values import new_id
 
@@ -69,6 +69,10 @@ class Notifier:
         reopened = standing is None or standing.state == "withdrawn"
         if standing is not None and not reopened and not _news(standing.alert, verdict, result, draft):
             return draft.id
+        answered = standing is not None and standing.state == "answered"
+        # Only a person closes an alert, and what is worse than what the person answered opens it again.
+        quiet = answered and standing is not None and not _worse(standing.alert, verdict, result, draft)
+        anew = reopened or (answered and not quiet)
         alert = Alert(
             id=draft.id,
             revision=standing.alert.revision + 1 if standing else 1,
@@ -78,7 +82,7 @@ class Notifier:
             title=draft.title,
             text=draft.text,
             subject=_subject(record),
-            raised_at=now if reopened or standing is None else standing.alert.raised_at,
+            raised_at=now if anew or standing is None else standing.alert.raised_at,
             updated_at=now,
             assessment=verdict,
             result=result,
@@ -89,7 +93,7 @@ class Notifier:
         entry = AlertRecord(
             alert=alert,
             patient_id=record.id,
-            state="open",
+            state="answered" if quiet else "open",
             result_id=result.id if result else None,
             result_key=opened_by,
         )
@@ -174,6 +178,32 @@ class Notifier:
             entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
             record.alerts[alert.id] = entry
             self.send(entry, work)
+            if standing.state == "answered" and before.level.rank > AlertLevel.INFO.rank:
+                self._acted_on(record, before, now, work)
+
+    def _acted_on(self, record: PatientRecord, before: Alert, now: datetime, work: Work) -> None:
+        """Somebody answered what is now taken back, and may have acted on it: that is for a person to look at again."""
+        title, text = acted_on(before, language=self.language)
+        number = alert_id(record.id, AlertFamily.REVIEW, f"{before.id}|{before.revision}|withdrawn")
+        alert = dataclasses.replace(
+            before,
+            id=number,
+            revision=1,
+            kind=AlertKind.RAISED,
+            family=AlertFamily.REVIEW,
+            level=AlertLevel.AMBER,
+            title=title,
+            text=text,
+            subject=_subject(record),
+            raised_at=now,
+            updated_at=now,
+            assessment=None,
+            result=None,
+            reason=ANSWERED_WITHDRAWN,
+        )
+        entry = AlertRecord(alert=alert, patient_id=record.id, state="open", result_key=f"answered|{before.id}")
+        record.alerts[number] = entry
+        self.send(entry, work)
 
     def present(self, standing: AlertRecord, *, told: bool, now: datetime, work: Work) -> AlertRecord:
         """The alert as it stands, as a notification of its own: after observe mode, to those who were told nothing.
@@ -214,10 +244,10 @@ class Notifier:
 
 def _would_hide_a_stop(standing: AlertRecord, verdict: Assessment, draft: AlertDraft) -> bool:
     """A follow-up count after a stop is milder than the stop; said under the stop's id it would lower an alert that
-    nobody has answered. It is told beside it, and the stop stays as it was (promise 6)."""
+    nobody has answered, or the words that somebody has. It is told beside it, and the stop stays as it was (promise 6)."""
     return (
         draft.family is AlertFamily.STOP
-        and standing.state == "open"
+        and standing.state in ("open", "answered")
         and draft.level.rank < standing.alert.level.rank
         and not verdict.action.startswith("STOP_IMMEDIATELY")
     )
@@ -235,6 +265,17 @@ def _news(before: Alert, verdict: Assessment, result: LabResult | None, draft: A
     if verdict.next_due != old.next_due:
         return True  # a date that is over must not stand in the prescriber's system
     return draft.level.rank > AlertLevel.INFO.rank and _count(result) != _count(before.result)
+
+
+def _worse(before: Alert, verdict: Assessment, result: LabResult | None, draft: AlertDraft) -> bool:
+    """Does this verdict call for another answer than the one that was given? A higher level or another category does, and
+    each further red or critical count; a milder one, or another date, does not."""
+    old = before.assessment
+    if old is None or draft.level.rank != before.level.rank:
+        return draft.level.rank >= before.level.rank
+    if verdict.category != old.category or verdict.action != old.action:
+        return True
+    return result is not None and draft.level.rank >= AlertLevel.RED.rank and _count(result) != _count(before.result)
 
 
 def _count(result: LabResult | None) -> object:

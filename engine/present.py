@@ -9,14 +9,14 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
 from engine.notify import Notifier
 from rules import assess, find_protocol
-from rules.model import Assessment, LabResult, Trust, Unassessable
-from store.port import Claim, PatientRecord, ResultRecord, Work
+from rules.model import AlertFamily, Assessment, CourseState, LabResult, TreatmentCourse, Trust, Unassessable
+from store.port import CLOCK, Claim, PatientRecord, ResultRecord, Work
 
 __all__ = ["Present", "Turn", "history_of"]
 
@@ -33,6 +33,9 @@ class Turn:
     def source(self) -> str:
         """Sender and control id, for a person who must look the message up."""
         return " ".join(part for part in (self.claim.sender, self.claim.control_id) if part) if self.claim else ""
+
+    def day(self, zone: ZoneInfo) -> date:
+        return self.now.astimezone(zone).date()
 
     @property
     def message_id(self) -> int | None:
@@ -69,25 +72,46 @@ class Present:
 
     def look(self, record: PatientRecord, turn: Turn) -> None:
         """Loaded history has come to rest, or the register changed: look at the present state, and alert on that."""
-        record.settle_at = None
+        record.settle_at = self._expiry(record.course, turn)
         turn.work.patients[record.id] = record
         if not record.enrolled:
             return
         history = history_of(record)
         latest = _latest_established(history)
-        verdict = self._assess(record, history, latest.result if latest else None, turn)
-        if isinstance(verdict, Assessment):
-            record.present = verdict
-            turn.work.assessments.append((record.id, latest.id if latest else None, None, verdict))
+        today = self._assess(record, history, None, turn)
+        verdict = today if latest is None else self._assess(record, history, latest.result, turn)
+        if isinstance(verdict, Assessment) and isinstance(today, Assessment):
+            self._now_stands(record, verdict, latest, today, turn)
             if verdict.no_reexposure and record.course.stop is None:
                 self._raise_unknown_stops(record, history, turn)
-            if latest is not None:  # what is missing or overdue is the clock's to say
+            if latest is not None:
                 self._raise(record, verdict, latest, turn)
+            if _at_once(record.course, today):  # what is missing or overdue besides is the clock's to say
+                self.notifier.raise_for(record, today, None, key=CLOCK, source="", now=turn.now, work=turn.work)
         newest = history[-1] if history else None
         if newest is not None and newest is not latest:
             doubted = self._assess(record, history, newest.result, turn)
             if isinstance(doubted, Assessment):
                 self._raise(record, doubted, newest, turn)
+
+    def _now_stands(
+        self, record: PatientRecord, verdict: Assessment, latest: ResultRecord | None, today: Assessment, turn: Turn
+    ) -> None:
+        """The verdict on the last count, with today's dates; where the course has moved on since, the verdict on today."""
+        day = latest.result.collected_at if latest is not None else None
+        if day is None or _at_once(record.course, today) or _moved_on(record.course, day.date()):
+            record.present, behind = today, None
+        else:
+            dates = (today.next_due, today.recommended_recheck_by)
+            record.present, behind = verdict, latest
+            if (verdict.next_due, verdict.recommended_recheck_by) != dates:
+                record.present = dataclasses.replace(verdict, next_due=dates[0], recommended_recheck_by=dates[1])
+        turn.work.assessments.append((record.id, behind.id if behind else None, None, record.present))
+
+    def _expiry(self, course: TreatmentCourse, turn: Turn) -> datetime | None:
+        """When the first override ends: the present state is looked at anew on that day."""
+        day = min((one.expires for one in course.overrides if one.in_force(turn.day(self.zone))), default=None)
+        return datetime.combine(day, time(), tzinfo=self.zone) if day is not None else None
 
     def review(self, record: PatientRecord | None, code: str, where: str, turn: Turn) -> None:
         """A task for a person. One a message, place and reason: a replay of the same bytes asks nobody twice."""
@@ -185,6 +209,20 @@ def _latest_established(history: Sequence[ResultRecord]) -> ResultRecord | None:
 
 def _is_stop(verdict: Assessment) -> bool:
     return verdict.no_reexposure and verdict.action.startswith("STOP_IMMEDIATELY")
+
+
+def _at_once(course: TreatmentCourse, today: Assessment) -> bool:
+    """What no count need come for: signs of infection that no count answers (R7), and clozapine in spite of R5."""
+    signs = course.infection_signs_on
+    pending = today.family is AlertFamily.OVERDUE and signs is not None and today.episode_on == signs
+    return pending or today.family is AlertFamily.STOP
+
+
+def _moved_on(course: TreatmentCourse, since: date) -> bool:
+    """Has a dose, a stop or the patient's whereabouts changed after the day of the last count?"""
+    doses = [day for pause in course.interruptions for day in (pause.last_dose, pause.restart) if day is not None]
+    days = [day.date() for day in doses] + ([course.stop.on] if course.stop is not None else [])
+    return course.state is CourseState.TRANSFERRED or any(day > since for day in days)
 
 
 def _content(claim: Claim) -> str:

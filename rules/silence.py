@@ -56,6 +56,8 @@ def look_on(course: TreatmentCourse, present: Assessment | None, *, doubtful: bo
         return AT_ONCE
     if course.interruptions or course.stop is not None or course.infection_signs_on is not None:
         return AT_ONCE
+    if course.overrides or course.reexposed_on is not None:
+        return AT_ONCE
     due = _earlier(present)
     return AT_ONCE if due is None else due + _DAY
 
@@ -80,7 +82,10 @@ def next_look(course: TreatmentCourse, verdict: Assessment, today: date, *, base
 
 
 def _moves_by_itself(course: TreatmentCourse, today: date) -> bool:
-    """A gap that grows (B-23), a restart, a stop or signs of infection that still lie ahead: each day may be another."""
+    """A gap that grows (B-23), a restart, a stop or signs of infection that still lie ahead, an override that will expire:
+    each day may be another."""
+    if any(override.in_force(today) for override in course.overrides):
+        return True
     gaps = any(gap.restart is None or gap.restart.date() >= today for gap in course.interruptions)
     ahead = [day for day in (course.stop.on if course.stop else None, course.infection_signs_on) if day is not None]
     return gaps or any(day >= today for day in ahead)

@@ -6,7 +6,10 @@ from rules.explain import plain
 from rules.model import Alert, LabResult, ResultStatus
 from rules.wording import WORDS
 
-__all__ = ["withdrawal"]
+__all__ = ["ANSWERED_WITHDRAWN", "acted_on", "withdrawal"]
+
+ANSWERED_WITHDRAWN = "answered-alert-withdrawn"
+"""Reason of the REVIEW alert that ``acted_on`` words."""
 
 _TITLE = {"fr": "ALERTE RETIRÉE : {title}", "en": "ALERT WITHDRAWN: {title}"}
 _CORRECTED = {
@@ -33,6 +36,27 @@ _NEVER_ALONE = {
     "fr": "L'arrêt et la reprise de la clozapine restent la décision du prescripteur.",
     "en": "Stopping and resuming clozapine remain the prescriber's decision.",
 }
+
+
+_ACTED_TITLE = {
+    "fr": "ALERTE RETIRÉE APRÈS RÉPONSE, décision à revoir : {title}",
+    "en": "ALERT WITHDRAWN AFTER AN ANSWER, decision to be reviewed: {title}",
+}
+_ACTED = {
+    "fr": (
+        "Une personne avait répondu à cette alerte avant que le laboratoire ne revienne sur le résultat. Si elle a agi "
+        "(arrêt, appel du patient, nouvelle numération), la décision est à revoir avec elle et avec le patient."
+    ),
+    "en": (
+        "A person had answered this alert before the laboratory went back on the result. If that person has acted "
+        "(stopped, called the patient, ordered a count), the decision is to be reviewed with them and with the patient."
+    ),
+}
+
+
+def acted_on(before: Alert, *, language: str) -> tuple[str, str]:
+    """Title and text of the task that is left when an answered alert is taken back."""
+    return _ACTED_TITLE[language].format(title=before.title), f"{_ACTED[language]}\n{_NEVER_ALONE[language]}"
 
 
 def withdrawal(before: Alert, replaced_by: LabResult, *, language: str) -> tuple[str, str]:

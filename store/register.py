@@ -101,7 +101,7 @@ _inserts = {
 
 def _alert_upsert(dialect: Any) -> Prepared:
     statement = dialect.insert(alert).values({column.name: bindparam(column.name) for column in alert.columns})
-    changing = ("level", "state", "revision", "result_id", "result_key", "updated_at", "body")
+    changing = ("level", "state", "revision", "result_id", "result_key", "raised_at", "updated_at", "body")
     return Prepared(
         statement.on_conflict_do_update(
             index_elements=["id"], set_={name: getattr(statement.excluded, name) for name in changing}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -162,3 +163,232 @@ async def test_a_course_change_that_cannot_be_taken_names_its_field(running: Any
     with pytest.raises(RefusedInput) as raised:
         await changed(running, ConfirmBen(Attestation("Dr Béa", today()), "dr  BEA"))
     assert (raised.value.field, raised.value.code) == ("second", "same-person")
+
+
+# What follows at the prescriber's
+
+
+def of_family(prescriber: Any, family: str) -> list[dict[str, Any]]:
+    return [flag for flag in prescriber.flags() if family in str(flag["code"])]
+
+
+async def test_signs_of_infection_ask_for_a_count_at_once_with_no_count_on_file(running: Any, prescriber: Any) -> None:
+    await changed(running, InfectionSigns(today()))
+    entry = await the_alert(running)
+    assert (entry.alert.family.value, entry.alert.level.value) == ("ANC-OVERDUE", "red")
+    assert entry.alert.assessment is not None
+    assert entry.alert.assessment.action == "OBTAIN_ANC_IMMEDIATELY"
+    assert (await patient(running)).present == entry.alert.assessment
+    assert [flag["status"] for flag in of_family(prescriber, "ANC-OVERDUE")] == ["active"]
+
+
+async def test_signs_of_infection_ask_for_a_count_at_once_after_an_old_count(
+    running: Any, hl7: Any, before: Any, rows_of: Any
+) -> None:
+    await running.tell(hl7.oru(anc="2.84", collected=before(hours=30)))
+    await running.settled()
+    await changed(running, InfectionSigns(today()))
+    assert (await the_alert(running)).alert.level.value == "red"
+    assert rows_of("SELECT next_due FROM patient WHERE enrolled") == [today().isoformat()]
+    await changed(running, InfectionSigns(None))
+    found = await patient(running)
+    assert found.present is not None
+    assert found.present.next_due != today()
+
+
+async def test_a_restart_against_r5_is_recorded_and_alarms(running: Any, prescriber: Any) -> None:
+    await changed(running, Stopped(today() - timedelta(days=3), StopReason.ANC_BELOW_1000))
+    assert (await patient(running)).alerts == {}
+    await changed(running, Restarted(datetime.now(PARIS).replace(tzinfo=None)))
+    entry = await the_alert(running)
+    assert (entry.alert.family.value, entry.alert.level.value) == ("ANC-STOP", "critical")
+    assert entry.alert.assessment is not None
+    assert entry.alert.assessment.category == "contraindicated"
+    assert [flag["status"] for flag in of_family(prescriber, "ANC-STOP")] == ["active"]
+
+
+async def test_an_earlier_stop_level_neutropenia_of_a_treated_patient_alarms(running: Any) -> None:
+    await changed(running, AttestHistory(PriorNeutropenia.STOP_LEVEL, Attestation(WHO, today())))
+    assert (await the_alert(running)).alert.level.value == "critical"
+
+
+async def test_a_stop_moves_the_next_count_to_a_week_from_it(running: Any, hl7: Any, rows_of: Any) -> None:
+    await running.enrol("405660", treatment_start="2020-01-06")
+    await running.tell(hl7.oru(anc="2.84"))
+    await running.settled()
+    assert rows_of("SELECT next_due FROM patient WHERE enrolled") != [(today() + timedelta(days=7)).isoformat()]
+    await changed(running, Stopped(today(), StopReason.OTHER))
+    assert rows_of("SELECT next_due FROM patient WHERE enrolled") == [(today() + timedelta(days=7)).isoformat()]
+
+
+async def test_a_shorter_interval_moves_the_next_count_and_the_pages_may_say_why(
+    running: Any, hl7: Any, rows_of: Any
+) -> None:
+    await running.tell(hl7.oru(anc="2.84"))
+    expires = today() + timedelta(days=30)
+    await clinician(running).change_course(
+        (await patient(running)).id,
+        Overridden("shorter-interval", "asked for", expires, Attestation(WHO, today()), days=3),
+        by=WHO,
+    )
+
+    async def looked_at() -> bool:
+        found = await patient(running)
+        return found.settle_at == datetime(expires.year, expires.month, expires.day, tzinfo=PARIS)
+
+    for _ in range(200):
+        running.store.arrived.set()
+        if await looked_at():
+            break
+        await asyncio.sleep(0.02)
+    assert await looked_at()
+    found = await patient(running)
+    assert found.present is not None
+    assert "override-shorter-interval" in found.present.remarks
+    due = rows_of("SELECT next_due FROM patient WHERE enrolled")
+    assert due in ([(today() + timedelta(days=n)).isoformat()] for n in (2, 3))
+
+
+async def test_an_override_beyond_the_protocol_is_refused_with_the_patients_own_interval(running: Any) -> None:
+    for number, refused in ((8, ("days", "longer-than-protocol")), (0, ("days", "below-one"))):
+        with pytest.raises(RefusedInput) as raised:
+            await changed(
+                running,
+                Overridden(
+                    "shorter-interval", "asked for", today() + timedelta(days=9), Attestation(WHO, today()), days=number
+                ),
+            )
+        assert (raised.value.field, raised.value.code) == refused
+    with pytest.raises(RefusedInput) as raised:
+        await changed(
+            running,
+            Overridden(
+                "borderline-not-history",
+                "at the border",
+                today() + timedelta(days=9),
+                Attestation(WHO, today()),
+                value_on=today(),
+            ),
+        )
+    assert (raised.value.field, raised.value.code) == ("value_on", "not-borderline")
+
+
+async def test_a_worse_count_opens_an_answered_alert_again(
+    running: Any, hl7: Any, before: Any, prescriber: Any
+) -> None:
+    await running.tell(hl7.oru("M1", anc="1.30", filler="B1", collected=before(hours=6)))
+    first = await the_alert(running)
+    await clinician(running).answer(first.alert.id, decision=Decision.NOTED, reason="", by=WHO)
+    await running.tell(hl7.oru("M2", anc="1.29", filler="B2", collected=before(hours=5)))
+    assert (await the_alert(running)).state == "answered"
+    await running.tell(hl7.oru("M3", anc="0.84", filler="B3", collected=before(hours=4)))
+    states = {e.alert.family.value: e.state for e in (await patient(running)).alerts.values()}
+    assert states == {"ANC-MILD": "answered", "ANC-STOP": "open"}
+
+
+async def test_a_further_red_count_opens_an_answered_stop_again_and_a_milder_one_leaves_it(
+    running: Any, hl7: Any, before: Any, rows_of: Any
+) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84", filler="B1", collected=before(hours=8)))
+    stop = await the_alert(running)
+    await clinician(running).answer(stop.alert.id, decision=Decision.STOPPED, reason="", by=WHO)
+    await changed(running, Stopped(today(), StopReason.ANC_BELOW_1000))
+    assert (await patient(running)).alerts[stop.alert.id].state == "answered"
+    await running.tell(hl7.oru("M2", anc="0.45", filler="B2", collected=before(minutes=50)))
+    again = (await patient(running)).alerts[stop.alert.id]
+    assert (again.state, again.alert.level.value) == ("open", "critical")
+    assert again.alert.raised_at > stop.alert.raised_at
+    assert rows_of("SELECT state FROM alert WHERE family = 'ANC-STOP'") == ["open"]
+
+
+async def test_a_milder_count_after_an_answered_stop_is_told_beside_it(running: Any, hl7: Any, before: Any) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84", filler="B1", collected=before(hours=20)))
+    stop = await the_alert(running)
+    await clinician(running).answer(stop.alert.id, decision=Decision.STOPPED, reason="", by=WHO)
+    await running.tell(hl7.oru("M2", anc="2.50", filler="B2", collected=datetime.now(UTC) + timedelta(hours=10)))
+    await running.settled()
+    alerts = (await patient(running)).alerts
+    assert alerts[stop.alert.id].alert.level.value == "red"
+    assert alerts[stop.alert.id].state == "answered"
+
+
+async def test_an_answered_alert_that_the_laboratory_takes_back_leaves_a_task_for_a_person(
+    running: Any, hl7: Any, before: Any
+) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84"))
+    stop = await the_alert(running)
+    await clinician(running).answer(stop.alert.id, decision=Decision.STOPPED, reason="", by=WHO)
+    await running.tell(hl7.oru("M2", anc="2.84", status="C", issued=datetime.now(UTC)))
+    alerts = (await patient(running)).alerts
+    assert alerts[stop.alert.id].state == "withdrawn"
+    (task,) = [entry for entry in alerts.values() if entry.alert.family.value == "ANC-REVIEW"]
+    assert (task.state, task.alert.reason) == ("open", "answered-alert-withdrawn")
+    assert "RETIRÉE APRÈS RÉPONSE" in task.alert.title
+    with pytest.raises(RefusedInput) as raised:
+        await clinician(running).answer(stop.alert.id, decision=Decision.STOPPED, reason="", by=WHO)
+    assert raised.value.code == "withdrawn"
+
+
+async def test_an_unanswered_alert_that_is_taken_back_leaves_no_task(running: Any, hl7: Any) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84"))
+    await running.tell(hl7.oru("M2", anc="2.84", status="C", issued=datetime.now(UTC)))
+    assert {entry.state for entry in (await patient(running)).alerts.values()} == {"withdrawn"}
+
+
+async def test_a_death_answers_what_is_open_and_silences_what_comes(running: Any, hl7: Any, rows_of: Any) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84", filler="B1"))
+    await changed(running, Deceased(today()))
+    assert (await the_alert(running)).state == "answered"
+    assert rows_of("SELECT by, reason FROM answer") == [(WHO, "deceased")]
+    await running.tell(hl7.oru("M2", anc="0.30", filler="B2"))
+    assert (await the_alert(running)).alert.revision == 1
+    with pytest.raises(RefusedInput) as raised:
+        await changed(running, InfectionSigns(today()))
+    assert raised.value.code == "deceased"
+
+
+async def test_a_transfer_holds_the_alerts_until_the_receiver_has_accepted(running: Any, hl7: Any) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84", filler="B1"))
+    await changed(running, Transferred(today(), "CHU", accepted=False))
+    assert (await the_alert(running)).state == "open"
+    assert (await patient(running)).course.state is CourseState.ACTIVE
+    await changed(running, Transferred(today(), "CHU", accepted=True))
+    assert (await the_alert(running)).state == "answered"
+    assert (await patient(running)).course.state is CourseState.TRANSFERRED
+
+
+async def test_answers_and_changes_hold_against_judgements_of_the_same_moment(
+    running: Any, hl7: Any, before: Any, rows_of: Any
+) -> None:
+    await running.tell(hl7.oru("M0", anc="1.40", filler="B0", collected=before(hours=20)))
+    entry = await the_alert(running)
+    number = (await patient(running)).id
+
+    async def feed() -> None:
+        for n in range(8):
+            await running.tell(hl7.oru(f"N{n}", anc=f"2.{n}0", filler=f"C{n}", collected=before(hours=10 - n)))
+
+    async def act() -> None:
+        await clinician(running).answer(entry.alert.id, decision=Decision.NOTED, reason="", by=WHO)
+        for n in range(8):
+            await clinician(running).change_course(number, InfectionSigns(today() - timedelta(days=n + 2)), by=WHO)
+
+    await asyncio.gather(feed(), act())
+    await running.settled()
+    assert (await patient(running)).course.infection_signs_on == today() - timedelta(days=9)
+    assert len((await patient(running)).results) == 9
+    assert rows_of("SELECT state FROM alert WHERE family = 'ANC-MILD'") == ["answered"]
+    assert rows_of("SELECT count(*) FROM audit WHERE action = 'course:infectionsigns'") == [8]
+    assert await running.findings() == []
+
+
+async def test_only_a_start_puts_somebody_on_the_register(running: Any, hl7: Any) -> None:
+    await running.tell(hl7.oru("M1", anc="2.84", patient="900^^^CHX&1.2.3&ISO^PI"))
+    number = (await patient(running, "900")).id
+    with pytest.raises(RefusedInput) as raised:
+        await clinician(running).change_course(number, Interrupted(datetime(2026, 1, 1)), by=WHO)  # noqa: DTZ001
+    assert (raised.value.field, raised.value.code) == ("", "not-enrolled")
+    await clinician(running).change_course(number, Started(today()), by=WHO)
+    record = await patient(running, "900")
+    assert record.enrolled
+    assert (record.course.start, record.course.start_confirmed_by) == (today(), WHO)

@@ -265,7 +265,7 @@ def test_a_recorded_restart_against_r5_alarms_with_and_without_a_count() -> None
             "DO_NOT_REEXPOSE",
             AlertLevel.CRITICAL,
         )
-        assert found.episode_on == STOPPED
+        assert found.episode_on == DAY - days(7)
         assert found.no_reexposure
 
 

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from ingest.reading.cda import looks_like_cda, read_cda
 from ingest.reading.fhir import read_fhir
 from ingest.reading.hl7v2 import read_hl7v2
+from ingest.reading.hprim import looks_like_hprim, read_hprim
 from ingest.reading.outcome import (
     BenFact,
     LedgerEntry,
@@ -43,7 +44,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 MAX_BYTES = 64 * 1024 * 1024
 
 
-def sniff(raw: bytes) -> Literal["hl7v2", "fhir", "cda", "other"]:
+def sniff(raw: bytes) -> Literal["hl7v2", "fhir", "cda", "hprim", "other"]:
     """By the first bytes: ER7 (or a batch of it), JSON, a ClinicalDocument, or something else."""
     head = raw[:1024].lstrip(b"\xef\xbb\xbf\x0b\x1c\r\n\t \x00")
     if head[:3] in (b"MSH", b"FHS", b"BHS"):
@@ -52,11 +53,15 @@ def sniff(raw: bytes) -> Literal["hl7v2", "fhir", "cda", "other"]:
         return "fhir"
     if head[:1] == b"<" or raw[:2] in _UTF16:
         return "cda" if looks_like_cda(raw) else "other"
+    if looks_like_hprim(raw):
+        return "hprim"
     # A segment without its MSH is a broken HL7 message rather than something else.
     return "hl7v2" if b"MSH|" in raw or _SEGMENT.match(head) else "other"
 
 
-def read_message(raw: bytes, *, format: Literal["hl7v2", "fhir", "cda"], zone: ZoneInfo | None = None) -> Reading:
+def read_message(
+    raw: bytes, *, format: Literal["hl7v2", "fhir", "cda", "hprim"], zone: ZoneInfo | None = None
+) -> Reading:
     """One message, already split from its batch. ``zone``: for times without an offset; None leaves them naive."""
     if len(raw) > MAX_BYTES:
         problem = Problem("too-large", "$", "$: larger than any message that is read")
@@ -64,9 +69,13 @@ def read_message(raw: bytes, *, format: Literal["hl7v2", "fhir", "cda"], zone: Z
     if format != "cda" and raw[:1024].lstrip(b"\xef\xbb\xbf\x0b \t\r\n")[:1] == b"<" and looks_like_cda(raw):
         # The doors name a message after the way that it came.
         format = "cda"
+    elif format == "hl7v2" and raw[:1] == b"H" and looks_like_hprim(raw):
+        format = "hprim"
     match format:
         case "cda":
             return read_cda(raw, zone=zone)
+        case "hprim":
+            return read_hprim(raw, zone=zone)
         case "hl7v2":
             return read_hl7v2(raw, zone=zone)
         case "fhir":
@@ -80,8 +89,8 @@ def read_file(raw: bytes, *, zone: ZoneInfo | None = None) -> list[Reading]:
     match sniff(raw):
         case "fhir":
             return [read_message(part, format="fhir", zone=zone) for part in _lines_of_json(raw)]
-        case "cda":
-            return [read_message(raw, format="cda", zone=zone)]
+        case "cda" | "hprim" as form:
+            return [read_message(raw, format=form, zone=zone)]
         case "other":
             code = "xml-not-read" if raw[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" else "not-a-message"
             problem = Problem(code, "$", "$: neither HL7 v2 nor FHIR JSON")

@@ -25,7 +25,7 @@ from rules.model import LabResult, PatientIdentifier, ResultStatus, Trust
 from wire.ack import UNSUPPORTED
 from wire.er7 import NULL, Header, Message, Segment, parse
 
-__all__ = ["read_hl7v2"]
+__all__ = ["read_hl7v2", "read_parsed"]
 
 # Messages whose OBX are no results of today: identities, appointments, orders, queries, answers.
 _NOT_RESULTS = UNSUPPORTED | frozenset(
@@ -38,6 +38,11 @@ def read_hl7v2(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
     message = parse(raw)
     if message is None:
         return _set_aside("msh-missing", "MSH[1]", "MSH[1]: no readable MSH segment")
+    return read_parsed(message, zone)
+
+
+def read_parsed(message: Message, zone: ZoneInfo | None) -> Reading:
+    """One message whose header could be read, whichever format wrote it in segments."""
     header = message.header
     if not message.separators.distinct:
         return _set_aside("separators", "MSH[1]-2", "MSH[1]-2: the separators are not distinct", header)

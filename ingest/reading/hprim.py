@@ -1,0 +1,127 @@
+"""Reads HPRIM Santé 2.x (H, P, OBR, OBX, C, A, L: ASTM's lines) by turning it into the segments that the HL7 v2 reader walks.
+
+Rule of the file: the delimiters are those of H.2, in the order of HPRIM (component, repetition, escape, subcomponent);
+positions of OBR and OBX are HL7's. A status that is not there stays missing: preliminary, unless a site profile says better.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from zoneinfo import ZoneInfo
+
+from ingest.reading.hl7v2 import read_parsed
+from ingest.reading.outcome import Problem, Reading
+from wire.er7 import Header, Message, Separators
+
+__all__ = ["looks_like_hprim", "read_hprim"]
+
+_HEAD = re.compile(rb"H([^A-Za-z0-9\s])([^A-Za-z0-9\s]{2,5})\1")
+# Bytes that are French letters in code page 850 and odd punctuation in 1252, and the other way round.
+_DOS = frozenset(b"\x82\x83\x85\x87\x88\x8a\x93\x97")
+_WINDOWS = frozenset(b"\xe0\xe2\xe7\xe8\xe9\xea\xee\xf4\xfb\xb0\xb5")
+
+
+def looks_like_hprim(raw: bytes) -> bool:
+    return _HEAD.match(raw.lstrip(b"\xef\xbb\xbf\x0b\x02\r\n\t ")) is not None
+
+
+def read_hprim(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
+    """One file. Never raises for any bytes; a file without its L line is half of one and set aside."""
+    text = _decoded(raw).lstrip("\ufeff\x0b\x02\r\n\t ")
+    lines = _joined([line for line in re.split(r"[\r\n]+", text.rstrip("\x1a\x1c\x03 \r\n")) if line.strip()])
+    if not lines or not _HEAD.match(lines[0].encode(errors="replace")):
+        return _set_aside("not-a-message", "H[1]", "H[1]: no HPRIM header")
+    mark = lines[0][1]
+    head = [*lines[0].split(mark), *[""] * 14]
+    marks = _separators(mark, head[1])
+    if not marks.distinct:
+        return _set_aside("separators", "H[1]-2", "H[1]-2: the separators are not distinct", head[2])
+    if not any(line[:2] == f"L{mark}" or line.strip() == "L" for line in lines):
+        return _set_aside("file-truncated", "L", "L: the closing line is missing: half a file", head[2])
+    header = _header(head, marks)
+    segments = [segment for line in lines[1:] if (segment := _segment(line, marks, header))]
+    message = Message(header, marks, "\r".join([f"MSH{mark}{head[1]}", *segments]), "utf-8")
+    return replace(read_parsed(message, zone), format="hprim")
+
+
+def _set_aside(code: str, where: str, text: str, control_id: str = "") -> Reading:
+    problem = Problem(code, where, text)
+    return Reading(format="hprim", disposition="set_aside", control_id=control_id, problems=(problem,))
+
+
+def _decoded(raw: bytes) -> str:
+    """UTF-8 strictly, else the code page whose letters are there; nothing declares it."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        found = set(raw)
+        dos = bool(found & _DOS) and not found & _WINDOWS
+        return raw.decode("cp850") if dos else raw.decode("cp1252", "replace")
+
+
+def _joined(lines: list[str]) -> list[str]:
+    """``A`` lines go on where the line before them was cut."""
+    out: list[str] = []
+    for line in lines:
+        if out and len(line) > 1 and line[0] == "A" and line[1] == out[0][1:2]:
+            out[-1] += line[2:]
+        else:
+            out.append(line)
+    return out
+
+
+def _separators(mark: str, given: str) -> Separators:
+    component, repetition, escape, subcomponent = (
+        given[n] if n < len(given) else default for n, default in enumerate("~^\\&")
+    )
+    return Separators(mark, component, repetition, escape, subcomponent, "")
+
+
+def _header(head: list[str], marks: Separators) -> Header:
+    """H as the MSH that it stands for: H.3 file, H.5 sender, H.7 kind, H.10 recipient, H.12 P/T/D, H.13 version."""
+    sender = [*head[4].split(marks.component), ""]
+    recipient = [*head[9].split(marks.component), ""]
+    return Header(
+        sending_application=sender[0].strip(),
+        sending_facility=sender[1].strip(),
+        receiving_application=recipient[0].strip(),
+        receiving_facility=recipient[1].strip(),
+        timestamp=head[13].strip(),
+        message_code=head[6].split(marks.component)[0].strip().upper() or "ORU",
+        trigger="",
+        structure="",
+        control_id=head[2].strip(),
+        processing_id=head[11].strip().upper(),
+        version=head[12].split(marks.component)[0].strip(),
+        accept_ack="",
+        application_ack="",
+        charset="",
+        field_separator=marks.field,
+        encoding_characters="".join(marks[1:5]),
+        codec="utf-8",
+    )
+
+
+def _segment(line: str, marks: Separators, header: Header) -> str:
+    """The HL7 segment of one line; "" for what has none (L, AP, AC, REG, FAC ...)."""
+    fields = [*line.split(marks.field), *[""] * 9]
+    match fields[0]:
+        case "P":
+            return marks.field.join(_patient(fields, marks, header))
+        case "C":
+            return marks.field.join(["NTE", fields[1], "", fields[3] or fields[2]])
+        case "OBR" | "OBX":
+            return line
+        case _:
+            return ""
+
+
+def _patient(fields: list[str], marks: Separators, header: Header) -> list[str]:
+    """P.2 to P.4 are numbers without an authority: that of the sender, until a site profile names another."""
+    authority = header.sending_application or header.sending_facility
+    numbers = [fields[n].split(marks.component)[0].strip() for n in (2, 3, 4)]
+    filler = marks.component * 3
+    given = [f"{number}{filler}{authority}" for number in dict.fromkeys(numbers) if number]
+    pid = ["PID", fields[1], "", marks.repetition.join(given), "", fields[5], fields[6], fields[7], fields[8]]
+    return pid

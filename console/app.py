@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from console import auth, operators
+from console import auth, clinic, operators
 from console.auth import visitor
 from console.port import Console, Right, Visitor
 from console.site import HERE, Site
@@ -36,6 +36,7 @@ def router(console: Console) -> APIRouter:
 
     routes.include_router(auth.routes(site))
     routes.include_router(_common(site))
+    routes.include_router(clinic.routes(site))
     routes.include_router(operators.routes(site))
     routes.include_router(nowhere(site))
     return routes

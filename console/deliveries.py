@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request
@@ -14,7 +14,7 @@ from console.acting import acting, number_of, problem_of, problem_word
 from console.port import RefusedInput, Right, Visitor
 from console.site import Site
 from store import browse, feeds, findings
-from store.values import decode_alert
+from store.values import decode_alert, from_ms
 
 __all__ = ["routes"]
 
@@ -83,12 +83,22 @@ def routes(site: Site) -> APIRouter:
             "operators/connections.html",
             outgoing=site.read(browse.outgoing, site.console.destinations),
             answers=state.get("destinations", {}),
-            feeds=site.read(feeds.feeds),
+            feeds=_senders(site.read(feeds.feeds), site.read(browse.last_heard)),
             findings={item["subject"]: item for item in site.read(findings.open_findings, "destination")},
             silent={item["subject"]: item for item in site.read(findings.open_findings, "feed")},
         )
 
     return router
+
+
+def _senders(known: list[dict[str, Any]], heard: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
+    """The feeds as the clock knows them, brought up to this moment; those it has not looked at yet among them."""
+    rows = {(row["channel"], row["sender"]): row for row in known}
+    for key, at in heard.items():
+        new = {"channel": key[0], "sender": key[1], "messages": None, "expected": None, "fixed": False, "silent": False}
+        row = rows.setdefault(key, new)
+        row["last_at"] = max(row.get("last_at", from_ms(at)), from_ms(at))
+    return [rows[key] for key in sorted(rows)]
 
 
 def _back(**given: object) -> Response:

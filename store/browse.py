@@ -30,6 +30,7 @@ __all__ = [
     "dispositions",
     "failed",
     "identifiers",
+    "last_heard",
     "messages",
     "observed_count",
     "outgoing",
@@ -147,6 +148,20 @@ def dispositions(connection: Connection) -> dict[str, int]:
     return {row["label"] or "received": row["value"] for row in rows}
 
 
+def last_heard(connection: Connection) -> dict[tuple[str, str], int]:
+    """By channel and sender, when the newest message came, among the newest 2000: newer than what the clock has noted."""
+    newest = (
+        select(message.c.channel, message.c.sender, message.c.received_at)
+        .where(message.c.replay_of.is_(None))
+        .order_by(message.c.id.desc())
+        .limit(_CHUNK)
+    )
+    heard: dict[tuple[str, str], int] = {}
+    for channel, sender, at in connection.execute(newest):
+        heard.setdefault((channel, sender), at)
+    return heard
+
+
 # Messages
 
 
@@ -254,13 +269,10 @@ def failed(connection: Connection, limit: int = 100) -> list[Failed]:
         .order_by(how_many.desc())
         .limit(limit)
     ).all()
-    at = dict(
-        connection.execute(
-            select(message.c.id, message.c.received_at).where(message.c.id.in_([group.last for group in groups]))
-        )
-        .tuples()
-        .all()
+    lasts = connection.execute(
+        select(message.c.id, message.c.received_at).where(message.c.id.in_([group.last for group in groups]))
     )
+    at: dict[int, int] = {row[0]: row[1] for row in lasts}
     return [
         Failed(
             disposition=group.disposition,

@@ -25,6 +25,7 @@ messages_app = typer.Typer(no_args_is_help=True, help="What arrived.")
 dead_app = typer.Typer(no_args_is_help=True, help="Notifications that no destination took.")
 db_app = typer.Typer(no_args_is_help=True, help="The database.")
 config_app = typer.Typer(no_args_is_help=True, help="The settings.")
+users_app = typer.Typer(no_args_is_help=True, help="Who may log in to the console.")
 for name, group in {
     "rules": rules_app,
     "patients": patients_app,
@@ -32,6 +33,7 @@ for name, group in {
     "dead-letters": dead_app,
     "db": db_app,
     "config": config_app,
+    "users": users_app,
 }.items():
     app.add_typer(group, name=name)
 
@@ -150,6 +152,17 @@ def rules_check(json: Json = False) -> None:
     from engine import cli_rules
 
     raise typer.Exit(cli_rules.rules_check(stdout=sys.stdout, stderr=sys.stderr, json=json))
+
+
+@rules_app.command("prove")
+def rules_prove(
+    files: Annotated[list[Path] | None, typer.Argument(help="Protocol files beside the packaged ones.")] = None,
+    json: Json = False,
+) -> None:
+    """Prove of every protocol what its file declares, for every count and state (extra [proof])."""
+    from engine import cli_rules
+
+    raise typer.Exit(cli_rules.rules_prove(stdout=sys.stdout, stderr=sys.stderr, paths=tuple(files or ()), json=json))
 
 
 @patients_app.command("import")
@@ -286,6 +299,72 @@ def config_show(
     from engine.cli_state import config_show_command
 
     raise typer.Exit(config_show_command(config, origin, json, stdout=sys.stdout, stderr=sys.stderr))
+
+
+PasswordFile = Annotated[
+    Path | None, typer.Option("--password-file", help="Its first line is the password; else it is asked for.")
+]
+
+
+def _operator() -> str:
+    return os.environ.get("USER", "") or "command line"
+
+
+@users_app.command("add")
+def users_add(
+    name: str,
+    role: Annotated[str, typer.Option("--role", help="clinician, operator, auditor or admin.")],
+    config: Config = None,
+    password_file: PasswordFile = None,
+) -> None:
+    """A new account."""
+    from engine.cli_users import users_add_command
+
+    raise typer.Exit(
+        users_add_command(config, name, role, password_file, _operator(), stdout=sys.stdout, stderr=sys.stderr)
+    )
+
+
+@users_app.command("list")
+def users_list(config: Config = None, json: Json = False) -> None:
+    """Every account, by name."""
+    from engine.cli_users import users_list_command
+
+    raise typer.Exit(users_list_command(config, json, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@users_app.command("role")
+def users_role(name: str, role: str, config: Config = None) -> None:
+    """Another role, from the account's next page on."""
+    _change_user(config, "role", name, role=role)
+
+
+@users_app.command("disable")
+def users_disable(name: str, config: Config = None) -> None:
+    """No more log-in; open sessions end."""
+    _change_user(config, "disable", name)
+
+
+@users_app.command("enable")
+def users_enable(name: str, config: Config = None) -> None:
+    """Log-in again, with the password it had."""
+    _change_user(config, "enable", name)
+
+
+@users_app.command("password")
+def users_password(name: str, config: Config = None, password_file: PasswordFile = None) -> None:
+    """A new password; open sessions end."""
+    _change_user(config, "password", name, password_file=password_file)
+
+
+def _change_user(
+    config: Path | None, verb: str, name: str, *, role: str = "", password_file: Path | None = None
+) -> None:
+    from engine.cli_users import users_change_command
+
+    raise typer.Exit(
+        users_change_command(config, verb, name, role, password_file, _operator(), stdout=sys.stdout, stderr=sys.stderr)
+    )
 
 
 def main() -> None:

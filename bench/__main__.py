@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import pure, scenes
+from bench import pure, scenes, watch
 from bench.scenes import Figures
 
 
@@ -61,6 +61,15 @@ class _Bench:
     def rest(self) -> None:
         self.progress.print("memory at rest", style="dim")
         self.row("memory of serve at rest, all processes", f"{scenes.at_rest():.0f} MB", "< 250 MB", "1")
+
+    def clock(self) -> None:
+        self.progress.print("overdue sweep", style="dim")
+        patients = 1_000_000 // self.share
+        found = watch.overdue_sweep(patients)
+        if found.missed:
+            self.lost.append(f"overdue sweep: {found.missed} overdue patients were not told")
+        took = f"{found.first_s:.2f} / {found.idle_s:.2f} s"
+        self.row(f"overdue sweep over {patients:,} patients, 200 new / none", took, "<= 2 s", "1")
 
     def pure(self) -> None:
         rounds = 2000 // self.share
@@ -115,7 +124,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short run of each")
     bench = _Bench(parser.parse_args().quick)
-    for part in (bench.pure, bench.rest, bench.critical, bench.intake, bench.door_to_door, bench.demo):
+    for part in (bench.pure, bench.clock, bench.rest, bench.critical, bench.intake, bench.door_to_door, bench.demo):
         part()
     bench.out.print(bench.machine)
     bench.out.print(bench.table)

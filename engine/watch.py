@@ -203,8 +203,7 @@ class Watch:
         if patient_id is not None:
             work.patients[patient_id].alerts[alert_id] = entry
         work.unanswered.append((alert_id, before.revision))
-        down = before.where if before.reason == DESTINATION_DOWN else ""
-        self._notifier.send(entry, work, but=down)
+        self._notifier.send(entry, work, but=await self._not_to(before))
         work.begun.append(
             Finding(
                 id=new_id(),
@@ -217,6 +216,13 @@ class Watch:
             )
         )
         return work
+
+    async def _not_to(self, alert: Alert) -> str:
+        """The destination that an alert is about: it is not told of itself."""
+        if alert.reason != DESTINATION_DOWN:
+            return ""
+        standing = await self._store.read(_open(DESTINATION))
+        return next((item["subject"] for item in standing if item["alert_id"] == alert.id), "")
 
     # Feeds
 
@@ -367,7 +373,6 @@ class Watch:
             raised_at=now,
             updated_at=now,
             reason=reason,
-            where=subject if kind == DESTINATION else "",
             language=self._notifier.language,
         )
         self._notifier.send(AlertRecord(alert=alert, patient_id=None, result_key=CLOCK), work, but=but)

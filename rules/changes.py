@@ -295,9 +295,9 @@ def _interrupted(course: TreatmentCourse, what: Interrupted, today: date) -> Tre
         raise CourseError("last_dose", "already-interrupted")
     if stop_in_force(course) is not None:
         raise CourseError("last_dose", "already-stopped")
-    for pause in course.interruptions:
-        if pause.restart is not None and pause.last_dose <= last_dose < pause.restart:
-            raise CourseError("last_dose", "overlap")
+    # An open one before a restart that is on record would contradict it.
+    if any(pause.restart is not None and last_dose < pause.restart for pause in course.interruptions):
+        raise CourseError("last_dose", "overlap")
     return replace(course, interruptions=_sorted(*course.interruptions, Interruption(last_dose)))
 
 

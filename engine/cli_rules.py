@@ -15,7 +15,7 @@ from rules.packaged import check_together, find_protocol, packaged
 from rules.protocol import MonitoringProtocol, ProtocolError, Range
 from rules.protocol_file import parse
 
-__all__ = ["assess_command", "rules_check", "rules_list", "rules_show"]
+__all__ = ["assess_command", "rules_check", "rules_list", "rules_prove", "rules_show"]
 
 
 def assess_command(path: Path, stdout: TextIO, stderr: TextIO) -> int:
@@ -93,6 +93,34 @@ def rules_check(stdout: TextIO, stderr: TextIO, *, paths: tuple[Path, ...] = (),
     for found in checked:
         stdout.write(jsonlib.dumps({"ok": True, **_summary(found)}) + "\n" if json else f"ok  {found.name}\n")
     return 0
+
+
+def rules_prove(stdout: TextIO, stderr: TextIO, *, paths: tuple[Path, ...] = (), json: bool = False) -> int:
+    """Prove of every packaged protocol, and of those of ``paths``, what it declares; 1 when something does not hold."""
+    try:
+        from engine.prove import prove
+    except ImportError:
+        stderr.write("proving needs the extra [proof]: pip install 'neutroflag[proof]'\n")
+        return 2
+    try:
+        known = [*packaged(), *(parse(path.read_text(encoding="utf-8")) for path in paths)]
+    except ProtocolError as error:
+        stderr.write(f"{error}\n")
+        return 1
+    except (OSError, UnicodeDecodeError) as error:
+        stderr.write(f"{error}\n")
+        return 2
+    failed = False
+    for protocol in known:
+        for proof in prove(protocol):
+            failed = failed or not proof.holds
+            if json:
+                line = {"protocol": proof.protocol, "property": proof.name, "holds": proof.holds}
+                stdout.write(jsonlib.dumps({**line, "counterexample": proof.counterexample or None}) + "\n")
+            else:
+                word = "proved" if proof.holds else "BROKEN"
+                stdout.write(f"{word}  {proof.protocol}  {proof.name}  {proof.counterexample}".rstrip() + "\n")
+    return 1 if failed else 0
 
 
 def _summary(found: MonitoringProtocol) -> dict[str, Any]:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from rules import assess, find_protocol
+from rules.model import (
+    AbsoluteNeutrophilCount,
+    Assessment,
+    LabResult,
+    PriorNeutropenia,
+    ResultStatus,
+    TreatmentCourse,
+)
 from rules.span import Span, anniversary, due_after, parse_span
 
 YEAR, TWO_YEARS = Span(1, "year"), Span(2, "year")
@@ -39,3 +52,35 @@ def test_with_lost_days_the_later_anniversary_counts() -> None:
 
 def test_weeks_are_seven_days() -> None:
     assert anniversary(date(2026, 1, 5), Span(18, "week")) == date(2026, 5, 11)
+
+
+PARIS = ZoneInfo("Europe/Paris")
+
+
+@given(st.dates(date(1996, 1, 1), date(2096, 12, 31)), st.integers(1, 10))
+@settings(max_examples=500, deadline=None)
+def test_a_year_is_never_due_later_than_its_anniversary(day: date, years: int) -> None:
+    span = Span(years, "year")
+    assert due_after(day, span) <= anniversary(day, span)
+    assert 365 * years <= (due_after(day, span) - day).days <= 366 * years
+    leap_day = (day.month, day.day) == (2, 29)
+    assert (anniversary(day, span) - due_after(day, span)).days in ((0, 1) if leap_day else (0,))
+
+
+@given(st.dates(date(1996, 1, 1), date(2096, 12, 31)), st.integers(0, 800))
+@settings(max_examples=300, deadline=None)
+def test_lost_days_never_bring_an_anniversary_forward(day: date, lost: int) -> None:
+    two = Span(2, "year")
+    assert anniversary(day, two, lost) >= anniversary(day, two) + timedelta(days=lost)
+    assert anniversary(day, two, lost + 1) > anniversary(day, two, lost)
+
+
+@given(st.dates(date(2020, 1, 1), date(2034, 12, 31)), st.sampled_from([0, 1, 2, 3, 23]))
+@settings(max_examples=200, deadline=None)
+def test_a_clock_change_moves_no_due_date(day: date, hour: int) -> None:
+    at = datetime(day.year, day.month, day.day, hour, 30, tzinfo=PARIS)
+    course = TreatmentCourse(start=day - timedelta(days=200), prior_neutropenia=PriorNeutropenia.NONE)
+    count = LabResult(status=ResultStatus.FINAL, anc=AbsoluteNeutrophilCount(per_mm3=Decimal(3000)), collected_at=at)
+    found = assess(find_protocol("ansm"), course, (), count, at.date())
+    assert isinstance(found, Assessment)
+    assert found.next_due == day + timedelta(days=28)

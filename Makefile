@@ -16,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser check bench lock clean
+.PHONY: help demo test test-browser pictures check bench bundle lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,10 @@ test-browser: $(VENV)/.browser ## the console in a real Chromium: every page and
 	deploy/dev/chromium.sh
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
+pictures: $(VENV)/.browser ## today's pictures of the console, for the README
+	deploy/dev/chromium.sh
+	PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/browser/test_open_console.py -k pictures
+
 check: $(VENV)/.dev ## lint, types, layers, protocols
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,6 +61,9 @@ check: $(VENV)/.dev ## lint, types, layers, protocols
 
 bench: $(VENV)/.dev ## what it costs, one table
 	$(BIN)/python -m bench $(ARGS)
+
+bundle: $(VENV)/.runtime ## one archive for a machine without an index, tried offline before it is kept
+	$(BIN)/python deploy/bundle/build.py
 
 lock: ## renew the hash-locked requirement files (needs uv)
 	uv pip compile $(LOCKFLAGS) pyproject.toml -o requirements.lock

@@ -14,7 +14,7 @@ from rules.absent import infection_pending, judge_absence
 from rules.course import Chart, Place, chart_of
 from rules.model import AlertFamily, AlertLevel, Assessment, CourseState, LabResult, TreatmentCourse, Unassessable
 from rules.protocol import Grounds, InterruptionRule, MonitoringProtocol, Range
-from rules.record import Count, band, count_of, is_provisional, read_record, worse
+from rules.record import Count, band, count_of, is_after_first_dose, is_provisional, read_record, with_first_day, worse
 from rules.schedule import FollowUp, follow_up, may_start, meets, phase_of
 from rules.span import anniversary, due_after
 from rules.verdict import contraindicated, count_remarks, earliest, highest, merged, risk_applies, risk_remarks, verdict
@@ -36,7 +36,7 @@ def assess(
     """
     if result is not None and (problem := _problem(result)) is not None:
         return problem
-    record = read_record(history, as_of, result)
+    record = with_first_day(read_record(history, as_of, result), course, history, result)
     if result is None:
         chart = chart_of(protocol, course, record, as_of, before_only=False)
         return _silenced(judge_absence(chart), course, came=False)
@@ -44,15 +44,25 @@ def assess(
     own = count_of(result.anc, as_of, result.wbc_per_mm3)
     chart = chart_of(protocol, course, record, as_of, before_only=True)
     if is_provisional(result) or _upper_limit_only(chart, own):
+        dosed = _dosed(chart, own, course, result, record.after_dose)
         without = chart_of(protocol, course, record, as_of, before_only=False)
-        found = _doubtful(judge_absence(without), _judge(chart, own, result), protocol)
+        found = _doubtful(judge_absence(without), _judge(dosed, own, result), protocol)
     else:
         same_day = [c for c in record.counts[-1:] if c.on == as_of]
         count = worse(same_day[0], own) if same_day else own
+        chart = _dosed(chart, count, course, result, record.after_dose)
         found = _judge(chart, count, result if count is own else None)
         if same_day:
             found = merged(found, ("several-counts",), protocol.conventions.several_counts)
     return _silenced(_with_ban(chart, found), course, came=True)
+
+
+def _dosed(chart: Chart, count: Count, course: TreatmentCourse, result: LabResult, after_dose: Count | None) -> Chart:
+    """B-18: on the day of the first dose a stop-level count is a stop, if it was taken after an administration."""
+    dosed = is_after_first_dose(course, result) or (after_dose is not None and after_dose.on == chart.as_of)
+    if chart.place is Place.BEFORE and dosed and band(chart.protocol, chart.population, count).kind == "stop":
+        return replace(chart, place=Place.UNDER)
+    return chart
 
 
 def _problem(result: LabResult) -> Unassessable | None:

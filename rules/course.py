@@ -14,7 +14,7 @@ from operator import itemgetter
 
 from rules.model import LabResult, Override, OverrideKind, Population, PriorNeutropenia, StopReason, TreatmentCourse
 from rules.protocol import InterruptionRule, MonitoringProtocol
-from rules.record import Count, Record, band, population_on, read_record
+from rules.record import Count, Record, band, population_on, read_record, with_first_day
 from rules.span import Span, anniversary
 
 __all__ = ["Chart", "Clock", "Gap", "Place", "Stopped", "Window", "chart_at", "open_chart"]
@@ -170,7 +170,8 @@ def open_chart(
     judged: LabResult | None = None,
 ) -> Chart:
     """The chart as of a day; with ``judged``, counts of that very day are left to the caller (A-23)."""
-    return chart_of(protocol, course, read_record(history, as_of, judged), as_of, before_only=judged is not None)
+    record = with_first_day(read_record(history, as_of, judged), course, history, judged)
+    return chart_of(protocol, course, record, as_of, before_only=judged is not None)
 
 
 def chart_of(
@@ -181,6 +182,14 @@ def chart_of(
         counts = counts[:-1]
     population = population_on(course, as_of)
     treated = _under_treatment(course, counts)
+    first_day = record.after_dose
+    # B-18: taken after the first dose, a stop-level count of that day is a stop; any other stays a pre-dose count.
+    if (
+        first_day is not None
+        and (first_day.on < as_of or (first_day.on == as_of and not before_only))
+        and band(protocol, population_on(course, first_day.on), first_day).kind == "stop"
+    ):
+        treated = tuple(sorted((first_day, *treated)))
     lowest = _lowest(treated)
     first_neutropenia = _first_neutropenia(protocol, population, treated, lowest)
     overrides: tuple[Override, ...] = ()
@@ -310,7 +319,7 @@ def _stop_counts(
     return [
         c
         for c in treated
-        if (course.start is None or c.on > course.start)
+        if (course.start is None or c.on >= course.start)
         and band(protocol, population_on(course, c.on), c).kind == "stop"
     ]
 

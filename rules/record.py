@@ -7,7 +7,7 @@ last established count are kept apart, because doubt may alarm (clinical.md, pro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from operator import itemgetter
@@ -16,7 +16,17 @@ from typing import NamedTuple
 from rules.model import AbsoluteNeutrophilCount, LabResult, Population, ResultStatus, TreatmentCourse, Trust
 from rules.protocol import MonitoringProtocol, Range, band_of, worse_band
 
-__all__ = ["UNCOUNTED", "Count", "Record", "count_of", "is_provisional", "population_on", "read_record"]
+__all__ = [
+    "UNCOUNTED",
+    "Count",
+    "Record",
+    "count_of",
+    "is_after_first_dose",
+    "is_provisional",
+    "population_on",
+    "read_record",
+    "with_first_day",
+]
 
 # Looked up once: reading ten years of counts is the hot path.
 _FINAL, _CORRECTED, _PRELIMINARY = ResultStatus.FINAL, ResultStatus.CORRECTED, ResultStatus.PRELIMINARY
@@ -49,6 +59,8 @@ class Record:
     counts: tuple[Count, ...]
     doubtful: tuple[Count, ...]
     """Provisional counts, oldest first; only ever read to raise."""
+    after_dose: Count | None = None
+    """The lowest count of the day of the first dose that was taken after it (B-18), where that is on record."""
 
 
 def population_on(course: TreatmentCourse, day: date) -> Population:
@@ -98,6 +110,35 @@ def read_record(history: Sequence[LabResult], as_of: date, judged: LabResult | N
     counts.sort()
     doubtful.sort()
     return Record(_one_a_day(counts), tuple(doubtful))
+
+
+def with_first_day(
+    record: Record, course: TreatmentCourse, history: Sequence[LabResult], judged: LabResult | None = None
+) -> Record:
+    """``record`` with the count that was taken on the first day of treatment after the first dose."""
+    if course.first_dose_at is None or course.start is None:
+        return record
+    found: Count | None = None
+    for result in _current(history, judged):
+        if (
+            result.anc is None
+            or not result.anc.per_mm3.is_finite()
+            or result.status.withdrawn
+            or is_provisional(result)
+        ):
+            continue
+        if is_after_first_dose(course, result):
+            count = count_of(result.anc, course.start, result.wbc_per_mm3)
+            found = count if found is None else worse(found, count)
+    return record if found is None else replace(record, after_dose=found)
+
+
+def is_after_first_dose(course: TreatmentCourse, result: LabResult) -> bool:
+    """Drawn on the day of the first dose, and after an administration that is on record with its time (B-18)."""
+    dose, drawn = course.first_dose_at, result.collected_at
+    if dose is None or drawn is None or not result.time_known or not dose.date() == drawn.date() == course.start:
+        return False
+    return drawn.replace(tzinfo=None) > dose
 
 
 def _current(history: Sequence[LabResult], judged: LabResult | None) -> Sequence[LabResult]:

@@ -334,3 +334,52 @@ def test_only_values_exactly_at_the_border_are_borderline() -> None:
     assert found.borderline_on == frozenset({VALUE_ON})
     assert not found.below_stop_on_file
     assert limits_of(ANSM, COURSE, [count(VALUE_ON, 999)], DAY).below_stop_on_file
+
+
+# The day of the first dose (B-18)
+
+FIRST = datetime(2026, 8, 3, 9, 30)  # noqa: DTZ001  # a wall clock, as the register holds doses
+BEGUN = TreatmentCourse(start=DAY, prior_neutropenia=PriorNeutropenia.NONE, first_dose_at=FIRST)
+
+
+def drawn(per_mm3: int, hour: int, minute: int = 0, *, on: date = DAY, time_known: bool = True) -> LabResult:
+    taken = datetime(on.year, on.month, on.day, hour, minute, tzinfo=UTC)
+    found = count(on, per_mm3)
+    return replace(found, collected_at=taken, time_known=time_known, key=f"{taken}")
+
+
+def test_a_stop_level_count_after_the_first_dose_of_the_day_is_a_stop_for_good() -> None:
+    low = drawn(900, 9, 31)
+    found = judge(low, course=BEGUN)
+    assert (found.action, found.no_reexposure) == ("STOP_IMMEDIATELY_AND_DO_NOT_REEXPOSE", True)
+    later = judge(count(DAY + days(7), 2500), low, course=BEGUN, as_of=DAY + days(7))
+    assert (later.category, later.no_reexposure) == ("post_stop", True)
+    assert judge(None, low, course=BEGUN).no_reexposure
+    assert judge(drawn(2500, 11), low, course=BEGUN).action == "STOP_IMMEDIATELY_AND_DO_NOT_REEXPOSE"
+
+
+@pytest.mark.parametrize(
+    ("low", "course"),
+    [
+        (drawn(900, 9, 30), BEGUN),
+        (drawn(900, 11, time_known=False), BEGUN),
+        (drawn(900, 11), replace(BEGUN, first_dose_at=None)),
+        (drawn(1000, 11), BEGUN),
+    ],
+)
+def test_any_other_count_of_that_day_is_a_pre_dose_count(low: LabResult, course: TreatmentCourse) -> None:
+    assert judge(low, course=course).action == "DO_NOT_INITIATE"
+    later = judge(count(DAY + days(7), 2500), low, course=course, as_of=DAY + days(7))
+    assert later.category == "normal"
+
+
+def test_a_doubtful_count_after_the_first_dose_alarms_and_bans_nobody() -> None:
+    found = judge(replace(drawn(900, 11), status=ResultStatus.PRELIMINARY), course=BEGUN)
+    assert (found.action, found.no_reexposure) == ("STOP_IMMEDIATELY_AND_DO_NOT_REEXPOSE", False)
+    later = judge(
+        count(DAY + days(7), 2500),
+        replace(drawn(900, 11), status=ResultStatus.PRELIMINARY),
+        course=BEGUN,
+        as_of=DAY + days(7),
+    )
+    assert later.category == "normal"

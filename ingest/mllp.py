@@ -132,6 +132,7 @@ class _Connection(asyncio.Protocol):
         self._listener = listener
         self._senders = senders
         self._name = ""
+        self._refused = False
         self._deframer = mllp.Deframer(listener.limits.max_frame_bytes)
         self._waiting: deque[_Piece] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -157,6 +158,7 @@ class _Connection(asyncio.Protocol):
         listener = self._listener
         if len(listener.connections) >= listener.limits.max_connections:
             listener.meter.noticed(CHANNEL, "connection_refused")
+            self._refused = True
             self._transport.close()
             return
         if self._senders is not None:
@@ -164,7 +166,8 @@ class _Connection(asyncio.Protocol):
             self.peer = f"{self._name}@{self.peer}" if self._name else self.peer
             if not self._senders.knows(self._name):
                 listener.meter.noticed(CHANNEL, "certificate_not_allowed")
-                self._transport.close()
+                self._refused = True
+                self._transport.abort()
                 return
         listener.connections.add(self)
 
@@ -178,6 +181,8 @@ class _Connection(asyncio.Protocol):
             self.ended.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:  # TLS hands over what had come before the door was shut
+            return
         arrived = time.perf_counter()
         self.last_activity = time.monotonic()
         for event in self._deframer.feed(data):

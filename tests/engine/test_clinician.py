@@ -392,3 +392,14 @@ async def test_only_a_start_puts_somebody_on_the_register(running: Any, hl7: Any
     record = await patient(running, "900")
     assert record.enrolled
     assert (record.course.start, record.course.start_confirmed_by) == (today(), WHO)
+
+
+async def test_a_later_import_takes_back_nothing_that_a_form_recorded(running: Any) -> None:
+    await changed(running, ConfirmBen(Attestation("Dr A", today()), "Dr B"))
+    await changed(running, Stopped(today() - timedelta(days=3), StopReason.ANC_BELOW_500))
+    await changed(running, Restarted(datetime.now(PARIS).replace(tzinfo=None)))
+    await changed(running, Transferred(today(), "CHU", accepted=False))
+    before = (await patient(running)).course
+    assert before.reexposed_on == today()
+    await running.enrol("405660")
+    assert (await patient(running)).course == before

@@ -168,7 +168,7 @@ def read_v2(raw: bytes) -> tuple[str, str, Held]:
     family = rows["ANC-DECISION"].component(5)
     text = [rows["ANC-TEXT"].text(part) for part in rows["ANC-TEXT"].repetitions(5)]
     due = rows["ANC-NEXT-DUE"].field(5) if "ANC-NEXT-DUE" in rows else ""
-    withdrawn = family == "ANC-WITHDRAWN"
+    withdrawn = family in ("ANC-WITHDRAWN", "ANC-ENDED")
     held = Held(
         family=family,
         level="" if withdrawn else _level_in(text, family),

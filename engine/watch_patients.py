@@ -58,13 +58,16 @@ class PatientWatch:
         verdict = assess(protocol, record.course, history, None, today)
         missing = self._missing(record, verdict, today, baseline_days)
         kept = self._kept(record, history, missing, today)
+        active = record.course.state is CourseState.ACTIVE
         for finding in (item for item in standing if item["kind"] != "unanswered"):
             if missing is not None and finding["kind"] == missing[0] and _same(finding, missing[1]):
-                self._say(record, missing[1], now, work)  # news only, such as a higher level
+                if active:
+                    self._say(record, missing[1], now, work)  # news only, such as a higher level
                 missing = None
             elif finding["kind"] not in kept:
                 self._end(record, finding, history, now, work)
-        if missing is not None:
+        # Somebody lost to follow-up is known to be missing: what stands, stands; nothing is added.
+        if missing is not None and active:
             self._begin(record, *missing, history, now, work)
         following: date | None = None
         if record.enrolled:
@@ -87,7 +90,7 @@ class PatientWatch:
     def _missing(
         self, record: PatientRecord, verdict: Assessment | Unassessable, today: date, baseline_days: int
     ) -> tuple[str, Assessment] | None:
-        if not record.enrolled or isinstance(verdict, Unassessable) or record.course.state is CourseState.DECEASED:
+        if isinstance(verdict, Unassessable) or not _missed_here(record):
             return None
         if verdict.alert is AlertLevel.NONE or verdict.family is None:
             return None
@@ -110,7 +113,7 @@ class PatientWatch:
         today: date,
     ) -> set[str]:
         """Kinds whose cause today's verdict hides without ending it."""
-        if not record.enrolled or record.course.state is CourseState.DECEASED:
+        if not _missed_here(record):
             return set()
         kept = {OVERDUE} if missing is not None and missing[0] == SIGNS else set()
         start = record.course.start
@@ -131,7 +134,8 @@ class PatientWatch:
         now: datetime,
         work: Work,
     ) -> None:
-        alert_id = self._say(record, verdict, now, work)
+        alert_id = _said_of_the_ban(record) if kind == REEXPOSED else None
+        alert_id = alert_id or self._say(record, verdict, now, work)
         if alert_id is None:
             return
         work.begun.append(
@@ -207,6 +211,23 @@ class PatientWatch:
         entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
         record.alerts[alert.id] = entry
         self.notifier.send(entry, work)
+
+
+def _said_of_the_ban(record: PatientRecord) -> str | None:
+    """A stop alert that stands says it already."""
+    return next(
+        (
+            number
+            for number, entry in record.alerts.items()
+            if entry.alert.family is AlertFamily.STOP and entry.state != "withdrawn"
+        ),
+        None,
+    )
+
+
+def _missed_here(record: PatientRecord) -> bool:
+    """B-30: death silences; after a transfer that was accepted the receiver watches."""
+    return record.enrolled and record.course.state not in (CourseState.DECEASED, CourseState.TRANSFERRED)
 
 
 def _same(finding: dict[str, Any], verdict: Assessment) -> bool:

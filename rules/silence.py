@@ -67,7 +67,7 @@ def next_look(course: TreatmentCourse, verdict: Assessment, today: date, *, base
 
     ``baseline_days``: how long before a planned start a count holds for it; earlier there is nothing to miss.
     """
-    if course.state is CourseState.DECEASED:
+    if course.state in (CourseState.DECEASED, CourseState.TRANSFERRED):
         return None
     tomorrow = today + _DAY
     start = course.start

@@ -271,6 +271,29 @@ async def test_death_silences_and_a_stop_that_is_over_expects_nothing(clinic: Cl
     assert [row for row in told if row[0] == "dead"] == [("dead", "raised"), ("dead", "withdrawn")]
 
 
+async def test_a_treatment_that_is_banned_for_ever_is_told_once(clinic: Clinic, hl7: Any) -> None:
+    await clinic.enrol("p1", start=(MONDAY - 3 * DAY).date(), prior_neutropenia=PriorNeutropenia.STOP_LEVEL)
+    for now in clinic.hours(5):
+        if now.hour == 9 and now.weekday() == 2:
+            await clinic.count(hl7, "p1")
+        await clinic.sweep()
+    assert [row for row in await clinic.findings() if row[0] == "reexposed"] == [("reexposed", "p1", None)]
+    told = await clinic.told("family", "kind")
+    assert told.count(("ANC-STOP", "raised")) <= 2  # the clock's, and the count's own
+
+
+async def test_who_was_transferred_is_the_receivers_to_miss_and_who_is_lost_is_told_of_no_more(clinic: Clinic) -> None:
+    for number, state in (("moved", CourseState.TRANSFERRED), ("lost", CourseState.LOST)):
+        await clinic.enrol(number, start=(MONDAY - 6 * DAY).date())
+        await clinic.change(number, state=state)
+    await clinic.enrol("lost late", start=(MONDAY - 20 * DAY).date())
+    await clinic.sweep()
+    await clinic.change("lost late", state=CourseState.LOST)
+    for _ in clinic.hours(6):
+        await clinic.sweep()
+    assert [row for row in await clinic.findings() if row[0] == "overdue"] == [("overdue", "lost late", None)]
+
+
 async def test_signs_of_infection_without_a_count_are_told_at_once_and_end_with_it(clinic: Clinic, hl7: Any) -> None:
     await clinic.enrol("p1", start=(MONDAY - 7 * DAY).date())
     clinic.now += 9 * HOUR

@@ -138,6 +138,9 @@ class Present:
             if present is None and latest is not None:
                 present = self._verdict_on(record, history, latest, turn)
             record.present = present
+            day = latest.result.collected_at if latest is not None else None
+            if day is not None and _moved_on(record.course, day.date()):
+                record.settle_at = turn.now  # a late count: what stands today is another question
         # else: a provisional count satisfies no due test; what is established still stands.
         if first and self._is_history(filed.result, turn):
             record.settle_at = turn.now + self.settle

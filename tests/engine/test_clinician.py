@@ -403,3 +403,14 @@ async def test_a_later_import_takes_back_nothing_that_a_form_recorded(running: A
     assert before.reexposed_on == today()
     await running.enrol("405660")
     assert (await patient(running)).course == before
+
+
+async def test_a_count_from_before_a_recorded_stop_does_not_move_the_next_one_away(
+    running: Any, hl7: Any, before: Any, rows_of: Any
+) -> None:
+    await running.enrol("405660", treatment_start="2020-01-06")
+    await changed(running, Stopped(today(), StopReason.OTHER))
+    await running.tell(hl7.oru(anc="2.84", collected=before(hours=23)))
+    await running.settled()
+    due = rows_of("SELECT next_due FROM patient WHERE enrolled")
+    assert due == [(today() + timedelta(days=7)).isoformat()]

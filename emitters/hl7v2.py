@@ -7,6 +7,7 @@ character set lacks is transliterated, never a reason to fail. The same alert an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
@@ -273,7 +274,23 @@ def _lines(alert: Alert, words: Words) -> str:
         text = f"{words.ended if _ended(alert) else words.withdrawn}\n{text}"
     if alert.family is AlertFamily.REVIEW:
         text = "\n".join(filter(None, (text, alert.source, alert.where)))
-    return "~".join(_text(line.strip()) for line in text.splitlines() if line.strip())
+    return "~".join(piece for line in text.splitlines() if line.strip() for piece in _folded(line.strip().split(" ")))
+
+
+# What strict receivers take in one repetition of a text; it is counted as sent, escapes included.
+_LONGEST: Final = 199
+
+
+def _folded(words: list[str]) -> Iterator[str]:
+    """A line in pieces that are not too long, broken between words."""
+    piece = _text(words[0])
+    for word in map(_text, words[1:]):
+        if len(piece) + 1 + len(word) > _LONGEST:
+            yield piece
+            piece = word
+        else:
+            piece = f"{piece} {word}"
+    yield piece
 
 
 def _stamp(at: datetime | date, time_known: bool = True) -> str:

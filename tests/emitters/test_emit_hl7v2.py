@@ -245,3 +245,13 @@ def test_importing_the_emitters_does_no_heavy_work():
     before = set(sys.modules)
     importlib.import_module("emitters.check")
     assert not any(name.startswith(("hl7apy", "fhir.resources")) for name in set(sys.modules) - before)
+
+
+def test_a_long_sentence_is_broken_between_words_so_that_a_strict_receiver_takes_it(make):
+    sentence = " ".join(["PNN\u00a0<1000/mm3 (1.0x10^9/L)"] * 30)
+    message = build(replace(make.alert(), text=f"Titre\n{sentence}"))
+    assert judge_v2(message) == []
+    row = next(row for row in message.decode().split("\r") if "ANC-TEXT" in row)
+    pieces = row.split("|")[5].split("~")
+    assert max(map(len, pieces)) <= 199
+    assert " ".join(pieces[2:]).replace("\\S\\", "^") == sentence

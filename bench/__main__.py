@@ -16,6 +16,7 @@ from rich.table import Table
 
 from bench import pure, scenes, watch
 from bench.scenes import Figures
+from bench.shadow import COUNTS, shadow_s
 
 
 class _Bench:
@@ -82,6 +83,31 @@ class _Bench:
             self.progress.print(what, style="dim")
             self.row(what, f"{measure(rounds):.0f} µs", "", f"{rounds} calls")
 
+    def console(self) -> None:
+        """Each page of the console on a full database."""
+        from bench.console import pages
+        from bench.filled import Sizes
+
+        sizes = Sizes() if self.share == 1 else Sizes(messages=100_000, patients=1_000, dead=200)
+        self.progress.print(f"console: {sizes.messages:,} messages, {sizes.patients:,} patients", style="dim")
+        for page in pages(sizes, 20 // self.share):
+            if page.wrong:
+                self.lost.append(page.wrong)
+            shown = f"{page.p50_ms:.0f} / {page.worst_ms:.0f} ms"
+            rest = f"first {page.first_ms:.0f} ms, {page.size_kb:.0f} kB"
+            self.row(f"console page {page.what}: p50 / slowest", shown, "<= 150 ms", rest)
+
+    def shadow(self) -> None:
+        patients = 10_000 // self.share
+        self.progress.print(f"shadow of {patients} patients", style="dim")
+        seconds, differ = shadow_s(patients)
+        self.row(
+            f"shadow: {patients:,} patients x {COUNTS} counts, both protocols, all cores",
+            f"{seconds:.1f} s",
+            f"{120 * patients / 100_000:.0f} s (100,000: 2 min)",
+            f"{differ} differ",
+        )
+
     def demo(self) -> None:
         self.progress.print("make demo", style="dim")
         first, whole, wrong = scenes.demo()
@@ -123,8 +149,13 @@ def _pairs(found: list[Figures], goal: str = "") -> tuple[str, str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short run of each")
-    bench = _Bench(parser.parse_args().quick)
-    for part in (bench.pure, bench.clock, bench.rest, bench.critical, bench.intake, bench.door_to_door, bench.demo):
+    parser.add_argument("--no-console", action="store_true", help="without the console's pages on a full database")
+    parser.add_argument("--no-shadow", action="store_true", help="without the replay of history under another protocol")
+    asked = parser.parse_args()
+    bench = _Bench(asked.quick)
+    parts = [bench.pure, bench.clock, bench.rest, bench.critical, bench.intake, bench.door_to_door, bench.demo]
+    parts += [] if asked.no_shadow else [bench.shadow]
+    for part in parts if asked.no_console else [*parts, bench.console]:
         part()
     bench.out.print(bench.machine)
     bench.out.print(bench.table)

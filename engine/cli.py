@@ -25,6 +25,7 @@ messages_app = typer.Typer(no_args_is_help=True, help="What arrived.")
 dead_app = typer.Typer(no_args_is_help=True, help="Notifications that no destination took.")
 db_app = typer.Typer(no_args_is_help=True, help="The database.")
 config_app = typer.Typer(no_args_is_help=True, help="The settings.")
+site_app = typer.Typer(no_args_is_help=True, help="The profiles of senders.")
 users_app = typer.Typer(no_args_is_help=True, help="Who may log in to the console.")
 for name, group in {
     "rules": rules_app,
@@ -33,6 +34,7 @@ for name, group in {
     "dead-letters": dead_app,
     "db": db_app,
     "config": config_app,
+    "site": site_app,
     "users": users_app,
 }.items():
     app.add_typer(group, name=name)
@@ -72,11 +74,20 @@ def serve(config: Config = None) -> None:
 def read(
     files: Annotated[list[Path], typer.Argument(help="Files or folders.")],
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 when some input was not understood.")] = False,
+    site: Annotated[Path | None, typer.Option("--site", help="A sender's profile (TOML) to read with.")] = None,
 ) -> None:
     """What the engine understands of each message; no state."""
     from engine.cli_read import read_command
 
-    raise typer.Exit(read_command(files, stdout=sys.stdout, stderr=sys.stderr, strict=strict))
+    raise typer.Exit(read_command(files, stdout=sys.stdout, stderr=sys.stderr, strict=strict, site=site))
+
+
+@site_app.command("suggest")
+def site_suggest(files: Annotated[list[Path], typer.Argument(help="Samples of one sender: files or folders.")]) -> None:
+    """Draft a profile from samples; every guess is a comment for a person to confirm."""
+    from engine.cli_read import suggest_command
+
+    raise typer.Exit(suggest_command(files, sys.stdout, sys.stderr))
 
 
 @app.command()
@@ -163,6 +174,20 @@ def rules_prove(
     from engine import cli_rules
 
     raise typer.Exit(cli_rules.rules_prove(stdout=sys.stdout, stderr=sys.stderr, paths=tuple(files or ()), json=json))
+
+
+@rules_app.command("shadow")
+def rules_shadow(
+    old: Annotated[str, typer.Argument(help="A protocol's name, or a file.")],
+    new: Annotated[str, typer.Argument(help="A protocol's name, or a file.")],
+    config: Config = None,
+    json: Json = False,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Also patients with other intervals only.")] = False,
+) -> None:
+    """Replay stored history under another protocol: who would have been treated differently, and when."""
+    from engine.cli_shadow import rules_shadow as command
+
+    raise typer.Exit(command(config, old, new, stdout=sys.stdout, stderr=sys.stderr, json=json, all_=intervals))
 
 
 @patients_app.command("import")

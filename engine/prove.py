@@ -13,17 +13,13 @@ from typing import Any
 
 import z3  # type: ignore[import-untyped]
 
+from rules.actions import gives_clozapine
 from rules.model import AlertLevel, Population
 from rules.protocol import SEVERITY, Initiation, MonitoringProtocol, Range
 from rules.span import Span
 
 __all__ = ["Encoding", "Proof", "prove"]
 
-_DOSING = frozenset(
-    {"CONTINUE", "INITIATION_PERMITTED", "RESUME_PREVIOUS_SCHEDULE", "RESTART_AS_NEW_PATIENT", "WEEKLY_AND_RETITRATE"}
-    | {"CLOSER_MONITORING"}
-)
-"""Actions under which clozapine is given; so are all that begin with CONTINUE."""
 _NONE = -1
 
 
@@ -252,7 +248,7 @@ def _never_undone(e: Encoding) -> str:
     giving = [
         name
         for name in (rule.banned_action, rule.complete_banned_action, rule.reexposure_action)
-        if name in _DOSING or name.startswith("CONTINUE")
+        if gives_clozapine(name)
     ]
     if giving:
         return f"after a stop for the count the action may be {giving[0]}"
@@ -260,7 +256,7 @@ def _never_undone(e: Encoding) -> str:
     banned, later = z3.Bool("banned before"), z3.Real("later count")
     for population in Population:
         for band in e._all_bands(population):
-            if band.kind == "stop" and (band.action in _DOSING or band.action.startswith("CONTINUE")):
+            if band.kind == "stop" and gives_clozapine(band.action):
                 return f"{population}: the stop band {band.id} says {band.action}"
         stops = e.kind(population, anc, leukocytes) == SEVERITY["stop"]
         after = z3.Or(banned, z3.And(z3.BoolVal(rule.permanent), stops))

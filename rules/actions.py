@@ -7,7 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ACTIONS", "Wording"]
+__all__ = ["ACTIONS", "Wording", "gives_clozapine"]
+
+_GIVING = frozenset(
+    {
+        "INITIATION_PERMITTED",
+        "RESUME_PREVIOUS_SCHEDULE",
+        "RESTART_AS_NEW_PATIENT",
+        "WEEKLY_AND_RETITRATE",
+        "CLOSER_MONITORING",
+    }
+)
+
+
+def gives_clozapine(action: str) -> bool:
+    """Whether clozapine is given, or may be begun, under the verb. Of a missing count nothing follows: not given."""
+    return action in _GIVING or action.startswith("CONTINUE")
 
 
 @dataclass(frozen=True, slots=True)

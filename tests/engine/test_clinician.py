@@ -302,12 +302,14 @@ async def test_a_further_red_count_opens_an_answered_stop_again_and_a_milder_one
 
 
 async def test_a_milder_count_after_an_answered_stop_is_told_beside_it(running: Any, hl7: Any, before: Any) -> None:
-    await running.tell(hl7.oru("M1", anc="0.84", filler="B1", collected=before(hours=20)))
+    await running.tell(hl7.oru("M1", anc="0.84", filler="B1", collected=before(days=2)))
+    await running.settled()
     stop = await the_alert(running)
     await clinician(running).answer(stop.alert.id, decision=Decision.STOPPED, reason="", by=WHO)
-    await running.tell(hl7.oru("M2", anc="2.50", filler="B2", collected=datetime.now(UTC) + timedelta(hours=10)))
+    await running.tell(hl7.oru("M2", anc="2.50", filler="B2"))
     await running.settled()
     alerts = (await patient(running)).alerts
+    assert sorted(entry.alert.family.value for entry in alerts.values()) == ["ANC-SCHEDULE", "ANC-STOP"]
     assert alerts[stop.alert.id].alert.level.value == "red"
     assert alerts[stop.alert.id].state == "answered"
 

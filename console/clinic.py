@@ -94,12 +94,11 @@ def routes(site: Site) -> APIRouter:
             found = await run_in_threadpool(site.read, clinic.alert_file, alert_id)
             if found is None:
                 raise LookupError(alert_id)
-            if values.get("revision", "") not in ("", str(found.row.alert.revision)):
-                # What was read is no longer what the alert says: nobody answers a text that they have not seen.
-                raise NotTaken({"": "alert-changed"})
-            await site.console.actions.answer(
-                alert_id, decision=decision, reason=values.get("reason", "").strip(), by=by
-            )
+            # Nobody answers a text that they have not seen: the form says which revision it stood beside.
+            seen = values.get("revision", "")
+            revision = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 10 else None
+            reason = values.get("reason", "").strip()
+            await site.console.actions.answer(alert_id, decision=decision, reason=reason, by=by, revision=revision)
             where = f"patients/{found.row.patient_id}" if found.row.patient_id else f"alerts/{alert_id}"
             return RedirectResponse(f"/console/{where}?done=answered", status_code=303)
 

@@ -300,6 +300,7 @@ _PATIENT: dict[str, tuple[str, str]] = {
     "clinic.interval.12 weeks": ("12 semaines", "12 weeks"),
     "clinic.interval.1 year": ("an", "year"),
     "clinic.print.by": ("Imprimé le {at} par {who}", "Printed {at} by {who}"),
+    "clinic.print.nobody": ("une personne sans compte", "somebody without an account"),
     "clinic.print.warning": (
         "Cette feuille ne change plus. La console fait foi.",
         "This sheet no longer changes. The console is the record.",

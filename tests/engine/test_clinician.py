@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,6 +12,8 @@ import pytest
 
 from console.port import Decision, RefusedInput
 from engine.clinician import Clinician
+from engine.compose import Engine
+from engine.config import load
 from rules.changes import (
     AttestHistory,
     ConfirmBen,
@@ -416,3 +419,24 @@ async def test_a_count_from_before_a_recorded_stop_does_not_move_the_next_one_aw
     await running.settled()
     due = rows_of("SELECT next_due FROM patient WHERE enrolled")
     assert due == [(today() + timedelta(days=7)).isoformat()]
+
+
+async def test_the_process_that_judges_hears_of_a_change_at_once(
+    settings_file: Any, tmp_path: Path, url: str, enrol_by_csv: Any, eventually: Any, rows_of: Any
+) -> None:
+    await enrol_by_csv(tmp_path, url, "405660")
+    engine = Engine(load(settings_file(), {}), separate=True)
+    await engine.start()
+    try:
+        await eventually(lambda: rows_of("SELECT present FROM patient") != [None], 60)
+        assert engine.store is not None
+        (number,) = rows_of("SELECT id FROM patient")
+        acting = Clinician(engine.store, zone=PARIS, default_protocol="ansm")
+        await acting.change_course(number, InfectionSigns(today()), by=WHO)
+        await eventually(lambda: rows_of("SELECT level, state FROM alert"))
+        assert rows_of("SELECT family, level, state FROM alert") == [("ANC-OVERDUE", "red", "open")]
+        (alert,) = rows_of("SELECT id FROM alert")
+        await acting.answer(alert, decision=Decision.COUNT_ORDERED, reason="", by=WHO)
+        assert rows_of("SELECT state FROM alert") == ["answered"]
+    finally:
+        await engine.stop()

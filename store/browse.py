@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, TextClause, bindparam, func, or_, select, text
 
 from store import listing
 from store.tables import alert, assessment, counter, delivery, feed, identifier, message, result
@@ -38,7 +38,8 @@ __all__ = [
 ]
 
 _MANY = 1000
-_CHUNK = 2000
+_CHUNK = 1000
+_RECENT = 500
 _OF_PATIENT = 5000
 _FORMATS = ("hl7v2", "fhir")
 _LISTED = (
@@ -54,6 +55,15 @@ _LISTED = (
     message.c.conflicts_with,
     message.c.replay_of,
 )
+
+
+# Written into the statement as it stands: the indexes that hold only such rows are not used for a value bound later.
+_FAILED = text("message.disposition IN ('set_aside', 'unassessable')")
+_PENDING = message.c.disposition.is_(None)
+
+
+def _in_state(state: str) -> ColumnElement[bool]:
+    return delivery.c.state == bindparam(None, state, literal_execute=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +122,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """One destination: what waits, what is dead, what was taken last (None: none among the newest 2000)."""
+    """One destination: what waits, what is dead, what was taken last (None: none among the newest 500)."""
 
     name: str
     waiting: int
@@ -125,7 +135,7 @@ def standing(connection: Connection) -> Standing:
     """By four indexes: pending messages, waiting and dead deliveries, open alerts."""
     # Ids grow with time: the first waiting one is the oldest.
     oldest = connection.scalar(
-        select(delivery.c.created_at).where(delivery.c.state == "waiting").order_by(delivery.c.id).limit(1)
+        select(delivery.c.created_at).where(_in_state("waiting")).order_by(delivery.c.id).limit(1)
     )
     levels = connection.execute(
         select(alert.c.level, func.count())
@@ -134,9 +144,9 @@ def standing(connection: Connection) -> Standing:
     )
     open_alerts: dict[str, int] = {row[0]: row[1] for row in levels}
     return Standing(
-        pending=_up_to_many(connection, select(message.c.id).where(message.c.disposition.is_(None))),
+        pending=_up_to_many(connection, select(message.c.id).where(_PENDING)),
         oldest_waiting_at=oldest,
-        dead=_up_to_many(connection, select(delivery.c.id).where(delivery.c.state == "dead")),
+        dead=_up_to_many(connection, select(delivery.c.id).where(_in_state("dead"))),
         critical=open_alerts.get("critical", 0),
         red=open_alerts.get("red", 0),
     )
@@ -149,12 +159,12 @@ def dispositions(connection: Connection) -> dict[str, int]:
 
 
 def last_heard(connection: Connection) -> dict[tuple[str, str], int]:
-    """By channel and sender, when the newest message came, among the newest 2000: newer than what the clock has noted."""
+    """By channel and sender, when the newest message came, among the newest 500: newer than what the clock has noted."""
     newest = (
         select(message.c.channel, message.c.sender, message.c.received_at)
         .where(message.c.replay_of.is_(None))
         .order_by(message.c.id.desc())
-        .limit(_CHUNK)
+        .limit(_RECENT)
     )
     heard: dict[tuple[str, str], int] = {}
     for channel, sender, at in connection.execute(newest):
@@ -166,7 +176,7 @@ def last_heard(connection: Connection) -> dict[tuple[str, str], int]:
 
 
 def messages(
-    connection: Connection, wanted: Wanted, *, before: int | None = None, limit: int = 50, time_s: float = 0.06
+    connection: Connection, wanted: Wanted, *, before: int | None = None, limit: int = 50, time_s: float = 0.03
 ) -> MessagePage:
     """``before``: only messages with a smaller number. Filters combine."""
     if wanted.patient:
@@ -179,11 +189,13 @@ def messages(
     return _page(connection.execute(query).mappings().all(), limit)
 
 
-def _by_index(wanted: Wanted, before: int | None) -> Iterator[ColumnElement[bool]]:
+def _by_index(wanted: Wanted, before: int | None) -> Iterator[ColumnElement[bool] | TextClause]:
     if wanted.disposition == "pending":
-        yield message.c.disposition.is_(None)
+        yield _PENDING
     elif wanted.disposition:
         yield message.c.disposition == wanted.disposition
+    if wanted.reason and wanted.disposition in ("set_aside", "unassessable"):
+        yield _FAILED
     if wanted.reason:
         yield message.c.reason == wanted.reason
     if before is not None:
@@ -246,16 +258,27 @@ def _among(
 def _search(connection: Connection, wanted: Wanted, before: int | None, limit: int, time_s: float) -> MessagePage:
     """Newest first, in pieces, until the page is full or the time is over: no index is paid for at intake."""
     deadline = time.monotonic() + time_s
+    first, last = connection.execute(select(func.min(message.c.id), func.max(message.c.id))).one()
+    high = min(before, last + 1) if before is not None and last is not None else (last or 0) + 1
+    told = [column == value for column, value in _told(wanted) if value]
     rows: list[RowMapping] = []
-    while True:
-        query = select(*_LISTED).where(*_by_index(wanted, before)).order_by(message.c.id.desc()).limit(_CHUNK)
-        piece = connection.execute(query).mappings().all()
-        rows += [row for row in piece if _holds(wanted, row)]
-        if len(rows) > limit or len(piece) < _CHUNK:
-            return _page(rows, limit)
-        before = piece[-1]["id"]
-        if time.monotonic() >= deadline:
-            return MessagePage(rows=rows, before=before, looked_back_to=piece[-1]["received_at"])
+    while first is not None and high > first:
+        low = high - _CHUNK
+        query = select(*_LISTED).where(*_by_index(wanted, high), message.c.id >= low, *told)
+        found = connection.execute(query.order_by(message.c.id.desc()).limit(limit + 1 - len(rows)))
+        rows += found.mappings()
+        if len(rows) > limit:
+            break
+        high = low
+        if time.monotonic() >= deadline and high > first:
+            reached = select(message.c.received_at).where(message.c.id >= high).order_by(message.c.id).limit(1)
+            return MessagePage(rows=rows, before=high, looked_back_to=connection.scalar(reached))
+    return _page(rows, limit)
+
+
+def _told(wanted: Wanted) -> Iterator[tuple[ColumnElement[str], str]]:
+    yield message.c.sender, wanted.sender
+    yield message.c.control_id, wanted.control_id
 
 
 def failed(connection: Connection, limit: int = 100) -> list[Failed]:
@@ -264,7 +287,7 @@ def failed(connection: Connection, limit: int = 100) -> list[Failed]:
     last = func.max(message.c.id).label("last")
     groups = connection.execute(
         select(message.c.disposition, message.c.reason, how_many, last)
-        .where(message.c.disposition.in_(("set_aside", "unassessable")))
+        .where(_FAILED)
         .group_by(message.c.disposition, message.c.reason)
         .order_by(how_many.desc())
         .limit(limit)
@@ -291,15 +314,10 @@ def failed(connection: Connection, limit: int = 100) -> list[Failed]:
 def dead_groups(connection: Connection) -> list[DeadGroup]:
     """Dead letters by destination and reason, the largest group first."""
     rows = connection.execute(
-        select(
-            delivery.c.destination,
-            delivery.c.code,
-            func.count().label("how_many"),
-            func.min(delivery.c.id).label("first"),
-            func.max(delivery.c.id).label("last"),
+        text(
+            "SELECT destination, code, count(*) AS how_many, min(id) AS first, max(id) AS last "  # noqa: S608  # our own names
+            f"FROM {_deliveries(connection, 'ix_delivery_dead')} WHERE state = 'dead' GROUP BY destination, code"
         )
-        .where(delivery.c.state == "dead")
-        .group_by(delivery.c.destination, delivery.c.code)
     ).all()
     ends = {
         row.id: row
@@ -325,7 +343,7 @@ def dead_groups(connection: Connection) -> list[DeadGroup]:
 
 def _dead_of(destination: str, code: str) -> Select[Any]:
     same = or_(delivery.c.code.is_(None), delivery.c.code == "") if not code else delivery.c.code == code
-    return select(delivery).where(delivery.c.state == "dead", delivery.c.destination == destination, same)
+    return select(delivery).where(_in_state("dead"), delivery.c.destination == destination, same)
 
 
 def dead(
@@ -349,29 +367,26 @@ def outgoing(connection: Connection, names: Sequence[str]) -> list[Outgoing]:
     taken: dict[str, int] = {}
     newest = connection.execute(
         select(delivery.c.destination, delivery.c.ended_at)
-        .where(delivery.c.state == "delivered")
+        .where(_in_state("delivered"))
         .order_by(delivery.c.id.desc())
-        .limit(_CHUNK)
+        .limit(_RECENT)
     )
     for destination, ended_at in newest:
         taken.setdefault(destination, ended_at)
         if len(taken) == len(names):
             break
+    waiting = text(
+        f"SELECT id, created_at FROM {_deliveries(connection, 'ix_delivery_waiting')} "  # noqa: S608  # our own names
+        f"WHERE state = 'waiting' AND destination = :name ORDER BY id LIMIT {_MANY}"
+    )
+    waits = {name: connection.execute(waiting, {"name": name}).all() for name in names}
     return [
         Outgoing(
             name=name,
-            waiting=_up_to_many(
-                connection,
-                select(delivery.c.id).where(delivery.c.destination == name, delivery.c.state == "waiting"),
-            ),
-            oldest_at=connection.scalar(
-                select(delivery.c.created_at)
-                .where(delivery.c.destination == name, delivery.c.state == "waiting")
-                .order_by(delivery.c.id)
-                .limit(1)
-            ),
+            waiting=len(waits[name]),
+            oldest_at=waits[name][0].created_at if waits[name] else None,
             dead=_up_to_many(
-                connection, select(delivery.c.id).where(delivery.c.destination == name, delivery.c.state == "dead")
+                connection, select(delivery.c.id).where(delivery.c.destination == name, _in_state("dead"))
             ),
             taken_at=taken.get(name),
         )
@@ -381,7 +396,7 @@ def outgoing(connection: Connection, names: Sequence[str]) -> list[Outgoing]:
 
 def observed_count(connection: Connection) -> int:
     """How many notifications observe mode has kept back, up to 1000."""
-    return _up_to_many(connection, select(delivery.c.id).where(delivery.c.state == "observed"))
+    return _up_to_many(connection, select(delivery.c.id).where(_in_state("observed")))
 
 
 def identifiers(connection: Connection, people: Sequence[str]) -> dict[str, list[str]]:
@@ -393,6 +408,11 @@ def identifiers(connection: Connection, people: Sequence[str]) -> dict[str, list
     for patient_id, value in rows:
         found.setdefault(patient_id, []).append(value)
     return found
+
+
+def _deliveries(connection: Connection, index: str) -> str:
+    """The table by this index: SQLite would rather walk all rows of one state than a small index of another shape."""
+    return f"delivery INDEXED BY {index}" if connection.dialect.name == "sqlite" else "delivery"
 
 
 def _up_to_many(connection: Connection, query: Select[Any]) -> int:

@@ -6,6 +6,7 @@ unassessable.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -15,10 +16,13 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from ingest.reading import Reading, read_file
+from ingest.reading import LedgerEntry, Reading, Site, SiteError, parse_site, read_file
+from ingest.reading.suggest import suggest
 from rules.model import LabResult
 
-__all__ = ["decimal_text", "line_of", "read_command"]
+__all__ = ["decimal_text", "line_of", "load_site", "read_command", "suggest_command"]
+
+_NUMBERED = re.compile(r"([^\d]+)(\d*)")
 
 
 def read_command(
@@ -28,10 +32,16 @@ def read_command(
     strict: bool = False,
     *,
     zone: ZoneInfo | None = None,
+    site: Path | None = None,
 ) -> int:
-    """Read every file, directories walked in sorted order, and print one line a message."""
+    """Read every file, directories walked in sorted order, and print one line a message. ``site``: a sender's profile."""
     out, err = stdout or sys.stdout, stderr or sys.stderr
     failed = unread = False
+    profile = None
+    if site is not None:
+        profile = load_site(site, err)
+        if profile is None:
+            return 1
     for path in map(Path, paths):
         if not path.exists():
             print(f"{path}: no such file or directory", file=err)
@@ -44,12 +54,39 @@ def read_command(
                 print(f"{file}: {error.strerror or 'cannot be read'}", file=err)
                 failed = True
                 continue
-            for index, reading in enumerate(read_file(raw, zone=zone)):
+            for index, reading in enumerate(read_file(raw, zone=zone, site=profile)):
+                if profile is not None and profile.strict:
+                    from engine.strict import held_to  # its libraries take a second to load
+
+                    reading = held_to(reading, raw, index)
                 out.write(line_of(str(file), index, reading) + "\n")
                 unread = unread or reading.disposition in ("set_aside", "unassessable")
     if failed:
         return 1
     return 4 if strict and unread else 0
+
+
+def load_site(path: Path, err: TextIO) -> Site | None:
+    """The profile of a file; None, with every reason on ``err``, when it cannot be used."""
+    try:
+        return parse_site(path.read_text(encoding="utf-8"))
+    except SiteError as error:
+        for problem in error.problems:
+            print(f"{path}: {problem}", file=err)
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"{path}: {getattr(error, 'strerror', None) or 'cannot be read'}", file=err)
+    return None
+
+
+def suggest_command(paths: Iterable[Path], stdout: TextIO, stderr: TextIO) -> int:
+    """``neutroflag site suggest``: the draft of a profile, from samples."""
+    missing = [path for path in paths if not path.exists()]
+    for path in missing:
+        print(f"{path}: no such file or directory", file=stderr)
+    if missing:
+        return 1
+    stdout.write(suggest(file.read_bytes() for path in paths for file in _files(path)))
+    return 0
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -69,9 +106,18 @@ def line_of(file: str, index: int, reading: Reading) -> str:
             "control_id": reading.control_id,
             "disposition": reading.disposition,
             "results": [_result(r) for r in reading.results],
+            "ledger": [
+                {"where": entry.where, "outcome": entry.outcome, "reason": entry.reason}
+                for entry in sorted(reading.ledger, key=_place)
+            ],
             "problems": [{"code": p.code, "where": p.where, "text": p.text} for p in reading.problems],
         }
     ).decode()
+
+
+def _place(entry: LedgerEntry) -> list[tuple[str, int]]:
+    """``OBX[10]`` after ``OBX[9]``."""
+    return [(words, int(number or 0)) for words, number in _NUMBERED.findall(entry.where)]
 
 
 def _format(reading: Reading) -> str:

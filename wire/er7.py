@@ -439,14 +439,14 @@ class Message:
         return next(self.segments(name), None)
 
 
-def parse(raw: bytes) -> Message | None:
-    """The message that ``raw`` begins with, or None when there is no usable MSH."""
+def parse(raw: bytes, charset: str = "") -> Message | None:
+    """The message that ``raw`` begins with, or None when there is no usable MSH. ``charset``: where MSH-18 is empty."""
     header = peek(raw)
     if header is None:
         return None
     marks = header.separators
     body = raw.strip(_TRAILING) if raw[:3] == b"MSH" else raw[_skip(raw) :].strip(_TRAILING)
-    text, codec = decode(body, header.charset.replace(marks.repetition, "~"))
+    text, codec = decode(body, header.charset.replace(marks.repetition, "~") or charset)
     if "\n" in text:
         text = text.replace("\r\n", "\r").replace("\n", "\r")
     return Message(header, marks, text, codec)

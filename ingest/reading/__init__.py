@@ -24,6 +24,7 @@ from ingest.reading.outcome import (
     RegisterFact,
     TreatmentFact,
 )
+from ingest.reading.site import Site, SiteError, parse_site
 from wire.er7 import split
 
 __all__ = [
@@ -33,7 +34,10 @@ __all__ = [
     "Problem",
     "Reading",
     "RegisterFact",
+    "Site",
+    "SiteError",
     "TreatmentFact",
+    "parse_site",
     "read_file",
     "read_message",
     "sniff",
@@ -60,9 +64,15 @@ def sniff(raw: bytes) -> Literal["hl7v2", "fhir", "cda", "hprim", "other"]:
 
 
 def read_message(
-    raw: bytes, *, format: Literal["hl7v2", "fhir", "cda", "hprim"], zone: ZoneInfo | None = None
+    raw: bytes,
+    *,
+    format: Literal["hl7v2", "fhir", "cda", "hprim"],
+    zone: ZoneInfo | None = None,
+    site: Site | None = None,
 ) -> Reading:
     """One message, already split from its batch. ``zone``: for times without an offset; None leaves them naive."""
+    if site is not None and site.zone is not None:
+        zone = site.zone
     if len(raw) > MAX_BYTES:
         problem = Problem("too-large", "$", "$: larger than any message that is read")
         return Reading(format=format, disposition="set_aside", problems=(problem,))
@@ -73,24 +83,24 @@ def read_message(
         format = "hprim"
     match format:
         case "cda":
-            return read_cda(raw, zone=zone)
+            return read_cda(raw, zone=zone, site=site)
         case "hprim":
-            return read_hprim(raw, zone=zone)
+            return read_hprim(raw, zone=zone, site=site)
         case "hl7v2":
-            return read_hl7v2(raw, zone=zone)
+            return read_hl7v2(raw, zone=zone, site=site)
         case "fhir":
-            return read_fhir(raw, zone=zone)
+            return read_fhir(raw, zone=zone, site=site)
         case _:
             assert_never(format)
 
 
-def read_file(raw: bytes, *, zone: ZoneInfo | None = None) -> list[Reading]:
+def read_file(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = None) -> list[Reading]:
     """Every message of a file, in order: a batch gives several, anything unreadable one that is set aside."""
     match sniff(raw):
         case "fhir":
-            return [read_message(part, format="fhir", zone=zone) for part in _lines_of_json(raw)]
+            return [read_message(part, format="fhir", zone=zone, site=site) for part in _lines_of_json(raw)]
         case "cda" | "hprim" as form:
-            return [read_message(raw, format=form, zone=zone)]
+            return [read_message(raw, format=form, zone=zone, site=site)]
         case "other":
             code = "xml-not-read" if raw[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" else "not-a-message"
             problem = Problem(code, "$", "$: neither HL7 v2 nor FHIR JSON")
@@ -99,7 +109,7 @@ def read_file(raw: bytes, *, zone: ZoneInfo | None = None) -> list[Reading]:
     if not found.pieces:
         problem = Problem("msh-missing", "$", "$: a batch without a message")
         return [Reading(format="hl7v2", disposition="set_aside", problems=(problem,))]
-    readings = [read_message(piece, format="hl7v2", zone=zone) for piece in found.pieces]
+    readings = [read_message(piece, format="hl7v2", zone=zone, site=site) for piece in found.pieces]
     if found.mismatches:
         readings[-1] = _with_mismatches(readings[-1], found.mismatches)
     return readings

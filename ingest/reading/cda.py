@@ -8,7 +8,7 @@ in the ledger as such and never read (standards.md, finding 3).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from xml.etree import ElementTree as ET
 from zoneinfo import ZoneInfo
 
@@ -28,6 +28,7 @@ from ingest.reading.notes import says_aggregated, says_clotted
 from ingest.reading.outcome import Disposition, LedgerEntry, Problem, Reading
 from ingest.reading.patients import INS, authority_of, is_test_identity
 from ingest.reading.rows import Row
+from ingest.reading.site import Site
 from ingest.reading.times import Stamp, stamp_of
 from ingest.reading.xmltree import NotXml, local_name, tree_of
 from rules.model import OrderReference, PatientIdentifier, ResultStatus
@@ -55,12 +56,16 @@ def looks_like_cda(raw: bytes) -> bool:
     return any(name in head for name in _ROOT)
 
 
-def read_cda(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
+def read_cda(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = None) -> Reading:
     """A CDA that came by itself. Never raises for any bytes; what is no CDA, or carries a DTD, is set aside."""
-    found = document_of(raw, zone=zone)
+    found = document_of(raw, zone=zone, site=site)
     if isinstance(found, NotXml):
         problem = Problem(found.code, "$", f"$: {found.text}")
         return Reading(format="cda", disposition="set_aside", problems=(problem,))
+    if site is not None:
+        found = replace(
+            found, identifiers=site.named(found.identifiers), rows=[site.applied(row) for row in found.rows]
+        )
     out = Assembly(ledger=list(found.ledger))
     doubts = () if found.identifiers else ("patient-missing",)
     if is_test_identity(found.identifiers):
@@ -83,7 +88,12 @@ def read_cda(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
 
 
 def document_of(
-    raw: bytes, *, zone: ZoneInfo | None = None, prefix: str = "", laboratory: bool = False
+    raw: bytes,
+    *,
+    zone: ZoneInfo | None = None,
+    site: Site | None = None,
+    prefix: str = "",
+    laboratory: bool = False,
 ) -> Document | NotXml:
     """The rows of a CDA. ``prefix``: the place of the document in its message (``OBX[1]-5/``).
 
@@ -94,7 +104,7 @@ def document_of(
         return root
     if local_name(root) != "ClinicalDocument":
         return NotXml("xml-not-read", "XML that is no ClinicalDocument")
-    return _Reader(root, zone, prefix, laboratory=laboratory).read()
+    return _Reader(root, zone, site, prefix, laboratory=laboratory).read()
 
 
 @dataclass(slots=True)
@@ -112,8 +122,10 @@ class _Around:
 class _Reader:
     """One document's way to its rows."""
 
-    def __init__(self, root: ET.Element, zone: ZoneInfo | None, prefix: str, *, laboratory: bool) -> None:
-        self.root, self.zone, self.prefix, self.laboratory = root, zone, prefix, laboratory
+    def __init__(
+        self, root: ET.Element, zone: ZoneInfo | None, site: Site | None, prefix: str, *, laboratory: bool
+    ) -> None:
+        self.root, self.zone, self.site, self.prefix, self.laboratory = root, zone, site, prefix, laboratory
         self.numbers = {id(element): n for n, element in enumerate(root.iter("observation"), 1)}
         self.document = Document(_identity(root.find("id")), _identifiers(root))
         self.chain = _identity(root.find("setId")) or self.document.name
@@ -167,6 +179,8 @@ class _Reader:
         if not codings and not text:
             text = self._referred(observation.find("code/originalText"))
         recognition = recognise(codings, text)
+        if self.site is not None:
+            recognition = self.site.recognised(codings, recognition)
         if recognition.claim is None:
             self._enter(observation, recognition.reason)
         elif observation.get("moodCode", "EVN") != "EVN":

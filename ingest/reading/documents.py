@@ -14,6 +14,7 @@ from ingest.reading.codes import Coding, is_blood_count, is_laboratory_document
 from ingest.reading.groups import Group
 from ingest.reading.orders import Order
 from ingest.reading.rows import Row
+from ingest.reading.site import Site
 from ingest.reading.v2fields import status_of
 from ingest.reading.xmltree import NotXml
 from rules.model import PatientIdentifier, ResultStatus
@@ -32,22 +33,24 @@ class Enclosed(NamedTuple):
     fault: tuple[str, str] | None
 
 
-def documents_in(group: Group, zone: ZoneInfo | None) -> Iterator[Enclosed]:
+def documents_in(group: Group, zone: ZoneInfo | None, site: Site | None) -> Iterator[Enclosed]:
     """The documents of one order, each OBX with what could be made of it."""
     for obx in group.documents:
         laboratory = _may_hold_a_count(obx, group.obr)
-        document, fault = _read(obx, zone, laboratory=laboratory)
+        document, fault = _read(obx, zone, site, laboratory=laboratory)
         if document is not None:
             yield Enclosed(obx, document, document.unread)
         else:
             yield Enclosed(obx, None, fault if laboratory else None)
 
 
-def cda_in(raw: bytes, zone: ZoneInfo | None, prefix: str, *, laboratory: bool) -> Document | tuple[str, str]:
+def cda_in(
+    raw: bytes, zone: ZoneInfo | None, site: Site | None, prefix: str, *, laboratory: bool
+) -> Document | tuple[str, str]:
     """A CDA, or ``(code, words)`` of why these bytes are none."""
     if raw.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"<" or not looks_like_cda(raw):
         return _NO_DOCUMENT
-    found = document_of(raw, zone=zone, prefix=prefix, laboratory=laboratory)
+    found = document_of(raw, zone=zone, site=site, prefix=prefix, laboratory=laboratory)
     return (found.code, found.text) if isinstance(found, NotXml) else found
 
 
@@ -60,7 +63,9 @@ def unpacked(data: str) -> bytes | None:
         return None
 
 
-def _read(obx: Segment, zone: ZoneInfo | None, *, laboratory: bool) -> tuple[Document | None, tuple[str, str]]:
+def _read(
+    obx: Segment, zone: ZoneInfo | None, site: Site | None, *, laboratory: bool
+) -> tuple[Document | None, tuple[str, str]]:
     """The first CDA among the repetitions of OBX-5 (a PDF may stand beside it), else why there is none."""
     fault = _NO_DOCUMENT
     for repetition in obx.repetitions(5):
@@ -69,7 +74,7 @@ def _read(obx: Segment, zone: ZoneInfo | None, *, laboratory: bool) -> tuple[Doc
         if raw is None:
             fault = "document-undecodable", "a laboratory report that does not decode"
             continue
-        found = cda_in(raw, zone, f"{obx.at(5)}/", laboratory=laboratory)
+        found = cda_in(raw, zone, site, f"{obx.at(5)}/", laboratory=laboratory)
         if isinstance(found, Document):
             return found, fault
         fault = found

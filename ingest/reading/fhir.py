@@ -20,6 +20,7 @@ from ingest.reading.documents import under
 from ingest.reading.fhirdocuments import documents_of
 from ingest.reading.fhirindex import UNDECODABLE, Index, Item, NotFhir, decode, has_duplicate_keys, lay_out, subject_of
 from ingest.reading.fhirparts import (
+    codings_of,
     decoded_specimen,
     doubts_of_notes,
     has_value,
@@ -38,6 +39,7 @@ from ingest.reading.fhirregister import register_facts
 from ingest.reading.outcome import LedgerEntry, Problem, Reading
 from ingest.reading.patients import is_test_identity
 from ingest.reading.rows import Row
+from ingest.reading.site import Site
 from ingest.reading.times import Stamp, stamp_of
 from rules.model import PatientIdentifier
 
@@ -51,7 +53,7 @@ _ByPatient = dict[tuple[tuple[PatientIdentifier, ...], tuple[str, ...]], list[Ro
 _NOT_PATIENTS = ("Group/", "Device/", "Location/")
 
 
-def read_fhir(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
+def read_fhir(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = None) -> Reading:
     """One payload. Never raises for any bytes; what is no FHIR JSON is set aside."""
     body = raw.strip(b"\xef\xbb\xbf \t\r\n")
     if body[:1] == b"<":
@@ -61,7 +63,7 @@ def read_fhir(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
         return _set_aside(index)
     if index.bundle is not None and index.malformed and not index.items:
         return _set_aside(NotFhir("not-fhir", index.malformed[0], f"{index.malformed[0]}: not a FHIR resource"))
-    return _Reader(index, zone).read()
+    return _Reader(index, zone, site).read()
 
 
 def _set_aside(why: NotFhir) -> Reading:
@@ -71,10 +73,10 @@ def _set_aside(why: NotFhir) -> Reading:
 class _Reader:
     """One payload's way to a Reading; holds what the resources share."""
 
-    __slots__ = ("control_id", "identifiers", "index", "kind", "out", "production", "reports", "sender", "zone")
+    __slots__ = ("control_id", "identifiers", "index", "kind", "out", "production", "reports", "sender", "site", "zone")
 
-    def __init__(self, index: Index, zone: ZoneInfo | None) -> None:
-        self.index, self.zone = index, zone
+    def __init__(self, index: Index, zone: ZoneInfo | None, site: Site | None) -> None:
+        self.index, self.zone, self.site = index, zone, site
         self.out = Assembly()
         self.reports: dict[int, tuple[t.DiagnosticReport, Item]] = {}
         self.sender = ""
@@ -96,6 +98,8 @@ class _Reader:
                     by_patient.setdefault((known, doubts), []).append(row)
         unread = self._documents(by_patient)
         for (known, doubts), rows in by_patient.items():
+            if self.site is not None:
+                known, rows = self.site.named(known), [self.site.applied(row) for row in rows]
             self._note(known)
             if not self.production:
                 doubts = (*doubts, "test-message")
@@ -156,6 +160,8 @@ class _Reader:
         relevant: list[tuple[str, t.Component, Recognition]] = []
         for where, part in parts:
             recognition = recognise_code(part.code)
+            if self.site is not None:
+                recognition = self.site.recognised(codings_of(part.code), recognition)
             if part is observation and observation.component and not has_value(part):
                 self._not_relevant(where, "panel")
             elif recognition.claim is None:
@@ -304,7 +310,7 @@ class _Reader:
         for carried in documents_of(self.index):
             known, patient = subject_of(self.index, carried.subject, carried.item)
             fault: tuple[str, str] | None = carried.fault
-            for document in carried.read(self.zone):
+            for document in carried.read(self.zone, self.site):
                 if isinstance(document, tuple):
                     fault = document
                     continue

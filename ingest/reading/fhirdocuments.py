@@ -12,6 +12,7 @@ from ingest.reading.codes import is_blood_count, is_laboratory_document
 from ingest.reading.documents import cda_in, unpacked
 from ingest.reading.fhirindex import UNDECODABLE, Index, Item, decode
 from ingest.reading.fhirparts import STATUS, codings_of
+from ingest.reading.site import Site
 from rules.model import ResultStatus
 
 __all__ = ["Carried", "documents_of"]
@@ -32,13 +33,13 @@ class Carried:
     attachments: tuple[bytes | None, ...]
     fault: tuple[str, str] = _UNREAD
 
-    def read(self, zone: ZoneInfo | None) -> Iterator[Document | tuple[str, str]]:
+    def read(self, zone: ZoneInfo | None, site: Site | None) -> Iterator[Document | tuple[str, str]]:
         """Each attachment as a CDA, or as ``(code, words)``."""
         for number, raw in enumerate(self.attachments):
             if raw is None:
                 yield "document-undecodable", "a laboratory report that does not decode"
             elif raw:
-                yield cda_in(raw, zone, f"{self.where}[{number}]/", laboratory=self.laboratory)
+                yield cda_in(raw, zone, site, f"{self.where}[{number}]/", laboratory=self.laboratory)
 
 
 def documents_of(index: Index) -> Iterator[Carried]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ingest.reading.codes import Coding, Recognition, recognise
 from ingest.reading.outcome import LedgerEntry
+from ingest.reading.site import Site
 from ingest.reading.v2fields import is_pending
 from wire.er7 import Message, Segment, Separators
 
@@ -52,16 +53,16 @@ _NAMELESS = Recognition(None, (), False, Coding(""), False, "code-missing")
 _SEEN_LIMIT = 8192
 _SHARED = 501
 # Plain dictionaries, looked up once a message by its separators: most OBX of a feed are decided here and nowhere else.
-_seen: dict[tuple[Separators, str], _Seen] = {}
+_seen: dict[tuple[Separators, str, Site | None], _Seen] = {}
 _entries: dict[str, list[LedgerEntry]] = {}
 
 
-def _seen_under(marks: Separators, codec: str) -> _Seen:
-    found = _seen.get((marks, codec))
+def _seen_under(marks: Separators, codec: str, site: Site | None) -> _Seen:
+    found = _seen.get((marks, codec, site))
     if found is None:
         if len(_seen) > 64:
             _seen.clear()
-        found = _seen[marks, codec] = _Seen({}, {})
+        found = _seen[marks, codec, site] = _Seen({}, {})
     if len(found.recognised) > _SEEN_LIMIT:
         found.recognised.clear()
         found.dull.clear()
@@ -82,20 +83,21 @@ def not_relevant(number: int, reason: str) -> LedgerEntry:
     return _shared(reason)[number] if number < _SHARED else LedgerEntry(f"OBX[{number}]", "not_relevant", reason)
 
 
-def _recognise(text: str, marks: Separators, codec: str) -> Recognition:
+def _recognise(text: str, marks: Separators, codec: str, site: Site | None) -> Recognition:
     """The claims of a raw OBX-3: both triplets and the original text."""
     segment = Segment("", 0, marks, codec)
     parts = [*segment.split_components(text.split(marks.repetition, 1)[0]), *[""] * 9]
     codings = tuple(Coding(*parts[i : i + 3]) for i in (0, 3) if parts[i] or parts[i + 1])
     if not codings and not parts[8]:
         return _NAMELESS
-    return recognise(codings, parts[8])
+    found = recognise(codings, parts[8])
+    return site.recognised(codings, found) if site is not None else found
 
 
-def groups_of(message: Message, ledger: list[LedgerEntry]) -> list[Group]:
+def groups_of(message: Message, ledger: list[LedgerEntry], site: Site | None = None) -> list[Group]:
     """The groups that hold something to read; every OBX that is in none of them is entered in ``ledger``."""
     sep = message.separators.field
-    walk = _Walk(message, ledger)
+    walk = _Walk(message, ledger, site)
     find, enter = walk.seen.dull.get, ledger.append
     blocks = iter(message.blocks)
     walk.surroundings(next(blocks), 0, 0)
@@ -118,13 +120,14 @@ class _Walk:
     """Where the walk stands: the group that the next OBX belongs to, and what waits for the next OBR."""
 
     __slots__ = (
-        *("marks", "codec", "ledger", "seen", "specimen_first"),
+        *("marks", "codec", "ledger", "site", "seen", "specimen_first"),
         *("groups", "group", "began", "pid", "orc", "standing", "counts", "prior"),
     )
 
-    def __init__(self, message: Message, ledger: list[LedgerEntry]) -> None:
+    def __init__(self, message: Message, ledger: list[LedgerEntry], site: Site | None) -> None:
         self.marks, self.codec, self.ledger = message.separators, message.codec, ledger
-        self.seen = _seen_under(self.marks, self.codec)
+        self.site = site
+        self.seen = _seen_under(self.marks, self.codec, site)
         # In an OUL the SPM stands before the OBR that it belongs to.
         self.specimen_first = message.header.message_code == "OUL"
         self.groups: list[Group] = []
@@ -141,7 +144,7 @@ class _Walk:
         code = parts[3] if len(parts) > 3 else ""
         recognition = self.seen.recognised.get(code)
         if recognition is None:
-            recognition = self.seen.recognised[code] = _recognise(code, self.marks, self.codec)
+            recognition = self.seen.recognised[code] = _recognise(code, self.marks, self.codec, self.site)
             if recognition.claim is None:
                 self.seen.dull[code] = _shared(recognition.reason)
         if self.prior:

@@ -18,6 +18,7 @@ from ingest.reading.orders import RETIRED, Order, first_stamp, order_of
 from ingest.reading.outcome import LedgerEntry, Problem, Reading
 from ingest.reading.patients import patient_of
 from ingest.reading.rows import Row
+from ingest.reading.site import Site
 from ingest.reading.times import Stamp, stamp_of
 from ingest.reading.v2fields import number_in, range_of, status_of, unit_in
 from ingest.reading.values import Refusal
@@ -33,15 +34,15 @@ _NOT_RESULTS = UNSUPPORTED | frozenset(
 )
 
 
-def read_hl7v2(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
+def read_hl7v2(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = None) -> Reading:
     """One message. Never raises for any bytes; what is no HL7 message is set aside."""
-    message = parse(raw)
+    message = parse(raw, site.charset if site is not None else "")
     if message is None:
         return _set_aside("msh-missing", "MSH[1]", "MSH[1]: no readable MSH segment")
-    return read_parsed(message, zone)
+    return read_parsed(message, zone, site)
 
 
-def read_parsed(message: Message, zone: ZoneInfo | None) -> Reading:
+def read_parsed(message: Message, zone: ZoneInfo | None, site: Site | None = None) -> Reading:
     """One message whose header could be read, whichever format wrote it in segments."""
     header = message.header
     if not message.separators.distinct:
@@ -52,20 +53,22 @@ def read_parsed(message: Message, zone: ZoneInfo | None) -> Reading:
         return _reading(header, "not_relevant", _ledger_of_all(message, "quality-control"), production=True)
     if header.message_code in _NOT_RESULTS:
         return _reading(header, "not_relevant", _ledger_of_all(message, "message-type"))
-    return _read_results(message, zone)
+    return _read_results(message, zone, site)
 
 
-def _read_results(message: Message, zone: ZoneInfo | None) -> Reading:
+def _read_results(message: Message, zone: ZoneInfo | None, site: Site | None) -> Reading:
     header = message.header
     production = header.processing_id not in ("T", "D")
     out = Assembly()
-    groups = groups_of(message, out.ledger)
+    groups = groups_of(message, out.ledger, site)
     if not groups:
         return _reading(header, "not_relevant", out.ledger, production=production)
     issued = stamp_of(header.timestamp, zone)
     identifiers: tuple[PatientIdentifier, ...] = ()
     for pid, of_patient in _by_patient(groups):
         known, doubts = patient_of(pid, production=production)
+        if site is not None:
+            known = site.named(known)
         identifiers = (*identifiers, *(i for i in known if i not in identifiers)) if identifiers else known
         if not production:
             doubts = (*doubts, "test-message")
@@ -73,12 +76,14 @@ def _read_results(message: Message, zone: ZoneInfo | None) -> Reading:
         enclosed: list[Enclosed] = []
         for group in of_patient:
             if group.documents:
-                found = list(documents_in(group, zone))
+                found = list(documents_in(group, zone, site))
                 order = order_of(group, zone, issued)
                 plain = list(rows)
                 for one in found:
                     rows += rows_of(one, order, known, f"{header.sending_application}|{header.sending_facility}", plain)
                 enclosed += found
+        if site is not None:
+            rows = [site.applied(row) for row in rows]
         before = len(out.results)
         assemble(rows, known, doubts, out)
         for group in of_patient:

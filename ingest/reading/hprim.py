@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 
 from ingest.reading.hl7v2 import read_parsed
 from ingest.reading.outcome import Problem, Reading
-from wire.er7 import Header, Message, Separators
+from ingest.reading.site import Site
+from wire.er7 import Header, Message, Separators, decode
 
 __all__ = ["looks_like_hprim", "read_hprim"]
 
@@ -26,9 +27,9 @@ def looks_like_hprim(raw: bytes) -> bool:
     return _HEAD.match(raw.lstrip(b"\xef\xbb\xbf\x0b\x02\r\n\t ")) is not None
 
 
-def read_hprim(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
+def read_hprim(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = None) -> Reading:
     """One file. Never raises for any bytes; a file without its L line is half of one and set aside."""
-    text = _decoded(raw).lstrip("\ufeff\x0b\x02\r\n\t ")
+    text = _decoded(raw, site).lstrip("\ufeff\x0b\x02\r\n\t ")
     lines = _joined([line for line in re.split(r"[\r\n]+", text.rstrip("\x1a\x1c\x03 \r\n")) if line.strip()])
     if not lines or not _HEAD.match(lines[0].encode(errors="replace")):
         return _set_aside("not-a-message", "H[1]", "H[1]: no HPRIM header")
@@ -42,7 +43,7 @@ def read_hprim(raw: bytes, *, zone: ZoneInfo | None = None) -> Reading:
     header = _header(head, marks)
     segments = [segment for line in lines[1:] if (segment := _segment(line, marks, header))]
     message = Message(header, marks, "\r".join([f"MSH{mark}{head[1]}", *segments]), "utf-8")
-    return replace(read_parsed(message, zone), format="hprim")
+    return replace(read_parsed(message, zone, site), format="hprim")
 
 
 def _set_aside(code: str, where: str, text: str, control_id: str = "") -> Reading:
@@ -50,8 +51,10 @@ def _set_aside(code: str, where: str, text: str, control_id: str = "") -> Readin
     return Reading(format="hprim", disposition="set_aside", control_id=control_id, problems=(problem,))
 
 
-def _decoded(raw: bytes) -> str:
-    """UTF-8 strictly, else the code page whose letters are there; nothing declares it."""
+def _decoded(raw: bytes, site: Site | None) -> str:
+    """The profile's set, else UTF-8 strictly, else the code page whose letters are there; nothing declares it."""
+    if site is not None and site.charset:
+        return decode(raw, site.charset)[0]
     try:
         return raw.decode()
     except UnicodeDecodeError:

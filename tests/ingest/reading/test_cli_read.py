@@ -46,6 +46,13 @@ def test_a_line_has_exactly_the_members_of_the_contract() -> None:
                     "where": "OBX[2]",
                 }
             ],
+            "ledger": [
+                {"where": "OBX[1]", "outcome": "not_relevant", "reason": "leukocytes"},
+                {"where": "OBX[2]", "outcome": "result", "reason": ""},
+                {"where": "OBX[3]", "outcome": "not_relevant", "reason": "count-reported"},
+                {"where": "OBX[4]", "outcome": "not_relevant", "reason": "other-analyte"},
+                {"where": "OBX[5]", "outcome": "not_relevant", "reason": "other-analyte"},
+            ],
             "problems": [],
         }
     ]

@@ -46,7 +46,7 @@ $(VENV)/.browser: $(VENV)/.dev requirements-browser.lock
 
 test-browser: $(VENV)/.browser ## the console in a real Chromium: every page and form, keyboard, phone, print, axe-core
 	deploy/dev/chromium.sh
-	$(BIN)/python -m pytest tests/browser $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser $(ARGS)
 
 pictures: $(VENV)/.browser ## today's pictures of the console, for the README
 	deploy/dev/chromium.sh

@@ -5,19 +5,22 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from argon2 import PasswordHasher
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from bench.running import Receiver, Serve, receiver, serve
+from engine.register_csv import import_csv
 from engine.simulate import blood_count
+from store import accounts, database
 from wire.mllp import frame
 
 AUTHORITY = "2.999.1"
@@ -35,11 +38,9 @@ class House:
     def url(self, path: str = "") -> str:
         return f"http://127.0.0.1:{self.engine.http_port}/console{path}"
 
-    def run(self, *arguments: str, words: str = "") -> str:
-        command = [sys.executable, "-m", "engine.cli", *arguments, "--config", str(self.engine.config)]
-        done = subprocess.run(command, input=words, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    @property
+    def database(self) -> str:
+        return f"sqlite:///{self.engine.config.with_name('bench.db')}"
 
     def enrol(self, patient: str, **columns: str) -> None:
         row = {
@@ -54,7 +55,8 @@ class House:
         } | columns
         file = self.engine.config.with_name(f"register-{patient}.csv")
         file.write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n", encoding="utf-8")
-        self.run("patients", "import", str(file), "--by", "browser test")
+        report = import_csv(file, self.database, actor="browser test", zone=ZoneInfo("Europe/Paris"))
+        assert not report.complaints
 
     def count(
         self, patient: str, per_mm3: int, *, days_ago: float = 0.05, status: str = "F", filler: str = ""
@@ -98,10 +100,11 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("guarded") / "engine"
     with receiver() as fhir, serve(folder, fhir) as engine:
         found = House(engine, fhir)
-        secret = folder / "password.txt"
-        secret.write_text(PASSWORD + "\n", encoding="utf-8")
-        for name, role in ACCOUNTS.items():
-            found.run("users", "add", name, "--role", role, "--password-file", str(secret))
+        now_ms = int(time.time() * 1000)
+        with database.writer(found.database).connect() as connection, connection.begin():
+            for name, role in ACCOUNTS.items():
+                hashed = PasswordHasher().hash(PASSWORD)
+                accounts.add(connection, name, password_hash=hashed, role=role, at_ms=now_ms, actor="browser test")
         yield found
 
 
@@ -146,14 +149,21 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Page]]:
     assert errors == []
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def log_in() -> Callable[[Page, House, str], None]:
+    """Through the form the first time; later visits of the same person bring the session along."""
+    cookies: dict[str, Any] = {}
+
     def entered(page: Page, house: House, name: str) -> None:
+        if name in cookies:
+            page.context.add_cookies(cookies[name])
+            return
         page.goto(house.url("/login"))
         page.fill("input[name=name]", name)
         page.fill("input[name=password]", PASSWORD)
         page.click("main button[type=submit]")
         page.wait_for_url(re.compile(r"/console/(?!login)"))
+        cookies[name] = page.context.cookies()
 
     return entered
 

@@ -32,6 +32,8 @@ from store import StoreUnavailable, accounts, clinic
 __all__ = ["routes"]
 
 _SHOWN = 50
+_LISTED = 30
+"""Of each of the day's lists: it is made anew every two seconds for everybody who looks."""
 _DUE_DAYS = 7
 
 Seer = Annotated[Visitor, Depends(auth.requires(Right.PATIENTS))]
@@ -151,7 +153,7 @@ class _Pages:
         return self.site.console.clock().astimezone(self.site.console.zone).date()
 
     def lists(self, request: Request, level: str) -> dict[str, Any]:
-        today, most = self.today(), _SHOWN + 1
+        today, most = self.today(), _LISTED + 1
         level = level if level in tuple(AlertLevel) else ""
 
         def look(connection: Any) -> dict[str, Any]:
@@ -163,7 +165,7 @@ class _Pages:
                 "baselines": clinic.missing_baselines(connection, today, most),
             }
 
-        return {**self.site.read(look), "shown": _SHOWN, "only": level, **self.common(request)}
+        return {**self.site.read(look), "shown": _LISTED, "only": level, **self.common(request)}
 
     def patient(
         self, request: Request, who: Visitor, patient_id: str, template: str, *, span: str, verdicts: str, done: str

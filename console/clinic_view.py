@@ -81,6 +81,9 @@ class PatientView:
     treated_weeks: int | None
     late_days: int
     rows: tuple[Row, ...]
+    """Of the period that is drawn."""
+    earlier: int
+    """Rows from before it."""
     drawings: tuple[tuple[str, Timeline], ...]
     """(``wide``, ``compact`` or ``paper``, drawing): the same counts for a desk, a phone, a sheet."""
     span: str
@@ -138,6 +141,8 @@ def patient_view(
     span = span if span in SPANS else ("1y" if (today - oldest).days > 420 else "all")
     back = SPANS[span]
     since = today - back if back is not None else None
+    # What was replaced stays with its replacement.
+    shown = [row for row in rows if since is None or row.at is None or _placed_at(row, row.at).date() >= since]
     counts = [_count(row) for row in rows]
     drawings = tuple(
         (
@@ -164,7 +169,8 @@ def patient_view(
         place=chart.place.name.lower() if chart is not None else "",
         treated_weeks=chart.clock.treated_days(today) // 7 if chart and chart.place is Place.UNDER else None,
         late_days=max((today - counted_from).days, 0) if counted_from is not None else 0,
-        rows=rows,
+        rows=tuple(shown),
+        earlier=len(rows) - len(shown),
         drawings=drawings,
         span=span,
         phases=tuple(_phases(chart)) if chart is not None else (),

@@ -182,8 +182,8 @@ _PATIENT: dict[str, tuple[str, str]] = {
         "Square-root scale: low counts have more room. Thresholds of the protocol {protocol}, {population}.",
     ),
     "clinic.timeline.earlier": (
-        "{n} numérations plus anciennes ne sont pas dessinées ; elles figurent dans le tableau.",
-        "{n} earlier counts are not drawn; they stand in the table.",
+        "{n} numérations plus anciennes ne sont pas dessinées.",
+        "{n} earlier counts are not drawn.",
     ),
     "clinic.timeline.empty": ("Aucune numération au dossier", "No count on file"),
     "clinic.timeline.empty.text": (
@@ -222,6 +222,7 @@ _PATIENT: dict[str, tuple[str, str]] = {
     "clinic.legend.arrow": ("Rendue avec < ou >", "Reported with < or >"),
     "clinic.legend.gap": ("Interruption du traitement", "Treatment interrupted"),
     "clinic.counts": ("Numérations", "Counts"),
+    "clinic.counts.earlier": ("Montrer aussi les {n} lignes plus anciennes", "Show the {n} earlier rows too"),
     "clinic.counts.caption": (
         "Toutes les versions, la plus récente d’abord. Une valeur barrée ne vaut plus.",
         "Every version, the newest first. A struck-out value no longer stands.",

@@ -22,6 +22,7 @@ from engine.notify import Notifier
 from engine.observe import Meters
 from engine.present import Present
 from engine.retention import Retention
+from engine.sites import load_sites
 from engine.switch import Switch
 from engine.watch import Watch
 from engine.worker import Worker
@@ -67,6 +68,7 @@ class Back:
             on_alerts=self._wake_dispatchers,
             # Without any destination there is nobody to tell; what is untold stays so until there is.
             retention=Retention(store, settings.retention, meters),
+            sites=load_sites(settings.sites.files),
             switch=Switch(store, notifier, meters, on_alerts=self._wake_dispatchers) if self._dispatchers else None,
         )
 

@@ -249,6 +249,11 @@ class LocaleSection(_Section):
         return value
 
 
+class SitesSection(_Section):
+    files: tuple[Path, ...] = ()
+    """Profiles of senders (docs/reading.md); each applies to the sender that it names."""
+
+
 class WatchedFeed(_Section):
     """A sender whose longest silence is known, rather than learnt."""
 
@@ -301,6 +306,7 @@ class Settings(BaseSettings):
     destination: tuple[Destination, ...] = ()
     locale: LocaleSection = LocaleSection()
     watch: WatchSection = WatchSection()
+    sites: SitesSection = SitesSection()
 
     @classmethod
     def settings_customise_sources(

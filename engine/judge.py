@@ -143,6 +143,10 @@ class Judge:
 
     def _note(self, record: PatientRecord, result: LabResult, turn: Turn) -> None:
         """Kept for the day on which this person is enrolled."""
+        if _is_whole_order(result):
+            for one in _of_order(record, result):
+                self._note(record, one, turn)
+            return
         change = compare(record, result)
         if change.effect in (Effect.NEW, Effect.REPLACES):
             _file(record, result, change, turn)
@@ -150,7 +154,7 @@ class Judge:
             _keep_beside(record, result, change, turn)
 
     def _version(self, record: PatientRecord, result: LabResult, turn: Turn) -> _End:
-        if result.status.withdrawn and not result.code:
+        if _is_whole_order(result):
             return self._whole_order(record, result, turn)
         change = compare(record, result)
         match change.effect:
@@ -173,15 +177,10 @@ class Judge:
 
     def _whole_order(self, record: PatientRecord, result: LabResult, turn: Turn) -> _End:
         """The order as a whole was cancelled (OBR-25 X without OBX): every count of it is taken back."""
-        keys = [
-            key
-            for key, standing in record.results.items()
-            if key.startswith(result.key) and not standing.result.status.withdrawn
-        ]
-        for key in keys:
-            code = record.results[key].result.code or "cancelled-order"
-            self._version(record, dataclasses.replace(result, key=key, code=code), turn)
-        return _End("judged" if keys else "unchanged", "order-cancelled", Disposition.JUDGED)
+        cancelled = _of_order(record, result)
+        for one in cancelled:
+            self._version(record, one, turn)
+        return _End("judged" if cancelled else "unchanged", "order-cancelled", Disposition.JUDGED)
 
     # What could not be read
 
@@ -203,6 +202,20 @@ class Judge:
             if record.enrolled:
                 turn.work.patients[record.id] = record
                 self.present.review(record, problem.code, problem.where, turn)
+
+
+def _is_whole_order(result: LabResult) -> bool:
+    """No analyte in its key: it stands for every count under its order number."""
+    return result.status.withdrawn and result.key.endswith("|ANC:")
+
+
+def _of_order(record: PatientRecord, result: LabResult) -> list[LabResult]:
+    """The cancellation of an order, once for each standing count of it."""
+    return [
+        dataclasses.replace(result, key=key, code=standing.result.code)
+        for key, standing in record.results.items()
+        if key.startswith(result.key) and not standing.result.status.withdrawn
+    ]
 
 
 def _file(record: PatientRecord, result: LabResult, change: Change, turn: Turn) -> ResultRecord:

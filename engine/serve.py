@@ -38,6 +38,7 @@ def serve_command(config: Path | None, *, stderr: TextIO) -> int:
 
 def refusals(settings: Settings) -> tuple[list[str], list[str]]:
     """(what stops the engine before it starts, what somebody should see to): exposure, certificates, secrets."""
+    from engine.sites import load_sites
     from engine.tls import inspect
     from engine.tokens import access_of
 
@@ -45,6 +46,10 @@ def refusals(settings: Settings) -> tuple[list[str], list[str]]:
     problems = [*exposed(settings), *found.problems]
     try:
         access_of(settings)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        load_sites(settings.sites.files)
     except ConfigError as error:
         problems += error.problems
     return problems, list(found.warnings)

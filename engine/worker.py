@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
 from zoneinfo import ZoneInfo
@@ -21,7 +21,7 @@ from engine.observe import Meters
 from engine.present import Turn
 from engine.retention import Retention
 from engine.switch import Switch
-from ingest.reading import PatientFact, Problem, Reading, read_message
+from ingest.reading import PatientFact, Problem, Reading, Site, read_message
 from rules.model import PatientIdentifier
 from store import Store, StoreUnavailable
 from store.port import Claim, Disposition, MessageDone, PatientRecord, Work
@@ -39,7 +39,7 @@ class Worker:
     """``on_recorded`` is called with the messages that have their disposition, ``on_alerts`` when deliveries wait.
 
     ``switch``: what remains to be told of the time when this engine only observed. ``retention``: what is
-    removed when there is nothing else to do.
+    removed when there is nothing else to do. ``sites``: the profiles of senders, by MSH-3|MSH-4.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Worker:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         switch: Switch | None = None,
         retention: Retention | None = None,
+        sites: Mapping[str, Site] | None = None,
     ) -> None:
         self._store = store
         self._judge = judge
@@ -66,6 +67,7 @@ class Worker:
         self._clock = clock
         self._switch = switch
         self._retention = retention
+        self._sites = sites or {}
         self._purged_at: datetime | None = None
 
     async def run(self) -> None:
@@ -169,7 +171,12 @@ class Worker:
 
     def _read(self, claim: Claim) -> Reading:
         form = cast('Literal["hl7v2", "fhir"]', claim.format)
-        reading = read_message(claim.raw, format=form, zone=self._zone)
+        site = self._sites.get(claim.sender)
+        reading = read_message(claim.raw, format=form, zone=self._zone, site=site)
+        if site is not None and site.strict:
+            from engine.strict import held_to  # its libraries are slow to load, and few senders are strict
+
+            reading = held_to(reading, claim.raw)
         if claim.raw or reading.problems:
             return reading
         return Reading(format=form, disposition="set_aside", problems=(Problem("empty", "", "no bytes"),))

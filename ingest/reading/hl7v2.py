@@ -250,8 +250,10 @@ def _cancelled_order(
     if not is_blood_count(codings):
         return
     order = order_of(group, zone, sent)
-    number = order.reference.filler or order.reference.placer
-    all_doubts = (*doubts, "order-cancelled")
+    sender = f"{header.sending_application}|{header.sending_facility}"
+    key = f"{sender}|{order.reference.filler}|ANC:"
+    if not order.reference.filler:
+        key = f"fallback|{sender}|{order.reference.placer}|{order.panel}|ANC:"
     out.results.append(
         LabResult(
             status=ResultStatus.CANCELLED,
@@ -259,10 +261,10 @@ def _cancelled_order(
             collected_at=order.collected.at,
             time_known=order.collected.time_known,
             issued_at=order.issued.at,
-            trust=Trust.PROVISIONAL,
-            doubts=all_doubts,
+            trust=Trust.PROVISIONAL if doubts else Trust.ESTABLISHED,
+            doubts=doubts,
             identifiers=patient,
-            key=f"{header.sending_application}|{header.sending_facility}|{number}|ANC:",
+            key=key,
             code=codings[0].code,
             code_system=codings[0].system,
             display=codings[0].display,

@@ -22,8 +22,8 @@ from engine.identity import Ambiguous, Known, Patients, Unknown, usable
 from engine.present import Present, Turn
 from engine.versions import Change, Effect, compare
 from ingest.envelope import assigned_id
-from ingest.reading import LedgerEntry, Problem, Reading
-from rules.model import LabResult, Trust
+from ingest.reading import Confirmation, LedgerEntry, Problem, Reading
+from rules.model import LabResult, ResultStatus, Trust
 from store.port import Claim, Disposition, MessageDone, PatientRecord, ResultRecord, Work
 from store.values import new_id
 
@@ -60,7 +60,11 @@ class Judge:
             apply(fact, patients, work, now=now, source=f"{claim.channel} {turn.source}".strip(), assigned=assigned)
         ends = [(result.where, self._result(result, reading, patients, turn)) for result in reading.results]
         tally = Counter(end.disposition for _, end in ends)
+        settled = {one.where for one in reading.confirmations if self._confirmed(one, reading, patients, turn, ends)}
+        tally.update(end.disposition for where, end in ends if where in settled)
         for problem in _unread_counts(reading):
+            if any(_within(problem.where, where) for where in settled):
+                continue
             if reading.production:
                 self._unread(problem, patients, turn)
             tally[Disposition.UNASSESSABLE] += 1
@@ -103,6 +107,29 @@ class Judge:
             self._note(record, result, turn)
             return _UNENROLLED
         return self._version(record, result, turn)
+
+    def _confirmed(
+        self, one: Confirmation, reading: Reading, patients: Patients, turn: Turn, ends: list[tuple[str, _End]]
+    ) -> bool:
+        """OBX-11 U or V: the standing value is final now. False when none stands: then nobody has read it."""
+        found = patients.find(one.identifiers) if usable(one.identifiers) else Unknown()
+        standing = found.record.results.get(one.key) if isinstance(found, Known) else None
+        if standing is None or standing.result.status.withdrawn:
+            return False
+        doubts = tuple(d for d in standing.result.doubts if not d.startswith("status-"))
+        doubts = tuple(dict.fromkeys((*doubts, *one.doubts)))
+        result = dataclasses.replace(
+            standing.result,
+            id=None,
+            status=ResultStatus.FINAL,
+            trust=Trust.PROVISIONAL if doubts else Trust.ESTABLISHED,
+            doubts=doubts,
+            issued_at=one.issued_at or standing.result.issued_at,
+            identifiers=one.identifiers,
+            where=one.where,
+        )
+        ends.append((one.where, self._result(result, reading, patients, turn)))
+        return True
 
     def _ambiguous(self, records: tuple[PatientRecord, ...], result: LabResult, reading: Reading, turn: Turn) -> _End:
         enrolled = [record for record in records if record.enrolled]

@@ -17,6 +17,7 @@ from ingest.reading.hl7v2 import read_hl7v2
 from ingest.reading.hprim import looks_like_hprim, read_hprim
 from ingest.reading.outcome import (
     BenFact,
+    Confirmation,
     LedgerEntry,
     PatientFact,
     Problem,
@@ -29,6 +30,7 @@ from wire.er7 import split
 
 __all__ = [
     "BenFact",
+    "Confirmation",
     "LedgerEntry",
     "PatientFact",
     "Problem",

@@ -6,6 +6,7 @@ the ledger (``groups.py`` walks them).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -15,12 +16,12 @@ from ingest.reading.documents import Enclosed, documents_in, rows_of
 from ingest.reading.groups import Group, groups_of, not_relevant
 from ingest.reading.notes import says_aggregated, says_clotted
 from ingest.reading.orders import RETIRED, Order, first_stamp, order_of
-from ingest.reading.outcome import LedgerEntry, Problem, Reading
+from ingest.reading.outcome import Confirmation, LedgerEntry, Problem, Reading
 from ingest.reading.patients import patient_of
 from ingest.reading.rows import Row
 from ingest.reading.site import Site
 from ingest.reading.times import Stamp, stamp_of
-from ingest.reading.v2fields import number_in, range_of, status_of, unit_in
+from ingest.reading.v2fields import NOT_RESENT, number_in, range_of, status_of, unit_in
 from ingest.reading.values import Refusal
 from rules.model import LabResult, PatientIdentifier, ResultStatus, Trust
 from wire.ack import UNSUPPORTED
@@ -65,6 +66,7 @@ def _read_results(message: Message, zone: ZoneInfo | None, site: Site | None) ->
         return _reading(header, "not_relevant", out.ledger, production=production)
     issued = stamp_of(header.timestamp, zone)
     identifiers: tuple[PatientIdentifier, ...] = ()
+    confirmations: list[Confirmation] = []
     for pid, of_patient in _by_patient(groups):
         known, doubts = patient_of(pid, production=production)
         if site is not None:
@@ -84,6 +86,14 @@ def _read_results(message: Message, zone: ZoneInfo | None, site: Site | None) ->
                 enclosed += found
         if site is not None:
             rows = [site.applied(row) for row in rows]
+        confirmed = [row for row in rows if row.number is NOT_RESENT]
+        for row in confirmed:
+            row_doubts = (*doubts, *(d for d in row.doubts if not d.startswith("status-")))
+            confirmations.append(
+                Confirmation(
+                    key=row.key, where=row.where, identifiers=known, issued_at=row.issued.at, doubts=row_doubts
+                )
+            )
         before = len(out.results)
         assemble(rows, known, doubts, out)
         for group in of_patient:
@@ -93,7 +103,8 @@ def _read_results(message: Message, zone: ZoneInfo | None, site: Site | None) ->
     disposition: Literal["results", "unassessable", "not_relevant"] = (
         "results" if out.results else "unassessable" if out.problems else "not_relevant"
     )
-    return _reading(header, disposition, out.ledger, out, identifiers, production=production)
+    reading = _reading(header, disposition, out.ledger, out, identifiers, production=production)
+    return replace(reading, confirmations=tuple(confirmations)) if confirmations else reading
 
 
 def _reading(

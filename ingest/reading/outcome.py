@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Literal, NamedTuple
 
 from rules.model import LabResult, PatientIdentifier
 
 __all__ = [
     "BenFact",
+    "Confirmation",
     "Disposition",
     "Format",
     "LedgerEntry",
@@ -42,6 +43,17 @@ class LedgerEntry(NamedTuple):
     where: str
     outcome: Outcome
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """OBX-11 U or V without a value: what was sent before under ``key`` is final now. The value is not sent again."""
+
+    key: str
+    where: str
+    identifiers: tuple[PatientIdentifier, ...]
+    issued_at: datetime | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,4 +118,5 @@ class Reading:
     ledger: tuple[LedgerEntry, ...] = ()
     identifiers: tuple[PatientIdentifier, ...] = ()
     register: tuple[RegisterFact, ...] = ()
+    confirmations: tuple[Confirmation, ...] = ()
     production: bool = True

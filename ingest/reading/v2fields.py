@@ -12,7 +12,7 @@ from ingest.reading.values import Number, Refusal, number_of, structured_number_
 from rules.model import ResultStatus
 from wire.er7 import NULL, Segment, Separators
 
-__all__ = ["entity_of", "is_pending", "number_in", "range_of", "status_of", "unit_in"]
+__all__ = ["NOT_RESENT", "entity_of", "is_pending", "number_in", "range_of", "status_of", "unit_in"]
 
 _TEXTUAL = frozenset(("NM", "ST", "TX", "FT", "IS", "", "ID", "NUM"))
 _CODED = frozenset(("CE", "CWE", "CNE", "CF"))
@@ -35,6 +35,8 @@ _STATUS = {
     "X": ResultStatus.CANCELLED,
 }
 PENDING = frozenset("INO")
+_CONFIRMED = frozenset("UV")
+NOT_RESENT = Refusal("value-not-resent", "confirms a value that was sent before")
 _PANEL_STATUS = frozenset(("", "O", "I", "S", "A", "P", "C", "R", "F", "M", "N"))
 _DIRECTIONS = frozenset(("L", "LL", "H", "HH", "N", "<", ">"))
 
@@ -42,6 +44,8 @@ _DIRECTIONS = frozenset(("L", "LL", "H", "HH", "N", "<", ">"))
 def number_in(obx: Segment) -> tuple[Number | Refusal, str]:
     """OBX-5 by the type of OBX-2: ``(number or refusal, the value as it was sent)``."""
     raw = obx.field(5)
+    if not raw and obx.field(11).upper() in _CONFIRMED:
+        return NOT_RESENT, ""
     read = _short_number if len(raw) <= _SHORT else _number
     return read(obx.field(2).upper(), raw, obx.separators, obx.codec)
 

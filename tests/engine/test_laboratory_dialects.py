@@ -37,6 +37,23 @@ async def test_an_order_that_is_cancelled_takes_its_counts_back(running: Any, hl
     assert found == ["withdrawn"]
 
 
+async def test_a_preliminary_count_is_confirmed_without_its_value(running: Any, hl7: Any, before: Any) -> None:
+    drawn = before(hours=3)
+    first = hl7.oru("M1", anc="2.84", collected=drawn, issued=before(hours=2), status="P")
+    again = hl7.oru("M2", anc="2.84", collected=drawn, issued=before(hours=1), status="U")
+    await running.tell(first, without_value(again, "U"))
+    assert await standing(running) == [("final", "established")]
+    assert await running.dispositions() == ["judged", "judged"]
+
+
+async def test_a_confirmation_of_nothing_is_for_a_person(running: Any, hl7: Any) -> None:
+    await running.tell(without_value(hl7.oru("M1", status="V"), "V"))
+    assert await running.dispositions() == ["unassessable"]
+    families = "SELECT family FROM alert"
+    found = await running.store.read(lambda c: [row[0] for row in c.exec_driver_sql(families).fetchall()])
+    assert found == ["ANC-REVIEW"]
+
+
 async def test_a_profile_settles_the_missing_status_of_its_sender(
     run_engine: Any, enrol_by_csv: Any, tmp_path: Path, url: str, hl7: Any
 ) -> None:

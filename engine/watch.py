@@ -246,6 +246,7 @@ class Watch:
             piece = await self._judge_feed(feed, silent.get(f"{feed.channel}|{feed.sender}"), how, now)
             if piece is not None:
                 pieces.append(piece)
+            await asyncio.sleep(0)
         await self._record(pieces)
 
     def _listening(self) -> Listening:

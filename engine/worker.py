@@ -173,6 +173,11 @@ class Worker:
         form = cast('Literal["hl7v2", "fhir"]', claim.format)
         site = self._sites.get(claim.sender)
         reading = read_message(claim.raw, format=form, zone=self._zone, site=site)
+        if site is None and self._sites and reading.sender != claim.sender:
+            # FHIR names its sender in the message, not at the door.
+            site = self._sites.get(reading.sender)
+            if site is not None:
+                reading = read_message(claim.raw, format=form, zone=self._zone, site=site)
         if site is not None and site.strict:
             from engine.strict import held_to  # its libraries are slow to load, and few senders are strict
 

@@ -21,6 +21,7 @@ from ingest.access import ANYBODY, CHALLENGE, Access
 from ingest.body import limited
 from ingest.fhir_types import KNOWN, TAKEN
 from ingest.meter import Meter
+from ingest.reading import looks_like_cda
 from store import Accepted, Inbox, StoreUnavailable
 
 __all__ = ["FhirDoor"]
@@ -28,7 +29,13 @@ __all__ = ["FhirDoor"]
 CHANNEL = "fhir"
 MEDIA_TYPE = "application/fhir+json"
 _JSON_TYPES = ("application/fhir+json", "application/json", "application/json+fhir", "text/json", "")
-_BUNDLE_TYPES = ("transaction", "batch", "message", "collection", "document", "searchset", "history")
+_XML_TYPES = ("application/xml", "text/xml", "application/hl7-cda+xml", "application/cda+xml")
+_BUNDLE_TYPES = (
+    *("transaction", "batch", "message", "collection", "document", "searchset", "history"),
+    "subscription-notification",
+)
+# The first entry of a notification (Subscriptions R5 Backport; R5 itself).
+_NOTICES = ("Parameters", "SubscriptionStatus")
 
 
 class _Identifier(msgspec.Struct):
@@ -123,8 +130,7 @@ class FhirDoor:
         problem: _Problem | None = None
         body = _Body("")
         try:
-            _acceptable(request)
-            body = _read(raw)
+            body = _document(raw) if _acceptable(request) in _XML_TYPES else _read(raw)
             _addressed(body, kind, number)
         except _Problem as found:
             problem = found
@@ -157,12 +163,21 @@ class FhirDoor:
             return None
 
 
-def _acceptable(request: Request) -> None:
+def _acceptable(request: Request) -> str:
+    """The content type, where it is one that is taken."""
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type not in _JSON_TYPES:
+    if content_type not in (*_JSON_TYPES, *_XML_TYPES):
         raise _Problem(415, "not-supported", f"Send {MEDIA_TYPE}")
     if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
         raise _Problem(415, "not-supported", "Content-Encoding is not supported")
+    return content_type
+
+
+def _document(raw: bytes) -> _Body:
+    """A laboratory's report as CDA R2; FHIR itself is taken as JSON only."""
+    if not looks_like_cda(raw):
+        raise _Problem(415, "not-supported", f"Send {MEDIA_TYPE}; of XML only a ClinicalDocument is taken")
+    return _Body("ClinicalDocument")
 
 
 _decode_outer = msgspec.json.Decoder(_Outer).decode
@@ -239,6 +254,8 @@ def _addressed(body: _Body, kind: str, number: str) -> None:
 
 def _answer(body: _Body, stored: Accepted, number: str) -> Response:
     message_id = stored.duplicate_of or stored.message_id
+    if body.resource_type in ("ClinicalDocument", "Parameters"):
+        return _outcome(200, "informational", "Stored", severity="information")
     if body.resource_type != "Bundle":
         given = number or envelope.assigned_id(message_id)
         headers = {"Location": f"/fhir/{body.resource_type}/{given}/_history/1", "ETag": 'W/"1"'}
@@ -248,12 +265,20 @@ def _answer(body: _Body, stored: Accepted, number: str) -> Response:
             return _json(200, _responses(body, message_id))
         case "message":
             return _json(200, _message_response(body, message_id))
+        case "history" | "subscription-notification" if _notifies(body):
+            return _outcome(200, "informational", "Received", severity="information")
         case _:
             headers = {
                 "Location": f"/fhir/Bundle/{envelope.assigned_id(message_id)}/_history/1",
                 "ETag": 'W/"1"',
             }
             return _outcome(201, "informational", "Stored", headers=headers, severity="information")
+
+
+def _notifies(body: _Body) -> bool:
+    """A subscription's handshake, heartbeat or event: its sender waits for a plain 200."""
+    first = body.entries[0].resource if body.entries else None
+    return first is not None and first.resource_type in _NOTICES
 
 
 def _responses(body: _Body, message_id: int) -> dict[str, Any]:
@@ -315,7 +340,8 @@ def _capability(started: datetime) -> dict[str, Any]:
                 "mode": "server",
                 "documentation": "Stored when answered; judged afterwards. Reading back is not offered.",
                 "resource": [
-                    {"type": kind, "interaction": create, "updateCreate": True} for kind in sorted(TAKEN - {"Bundle"})
+                    {"type": kind, "interaction": create, "updateCreate": True}
+                    for kind in sorted(TAKEN - {"Bundle", "Parameters"})
                 ],
                 "interaction": [{"code": "transaction"}, {"code": "batch"}],
                 "operation": [

@@ -31,4 +31,9 @@ ValueSet VerificationResult VisionPrescription
 )
 
 # Posted alone these are taken; inside a Bundle any known type may stand beside them, as context.
-TAKEN = frozenset("Bundle Condition DiagnosticReport MedicationRequest MedicationStatement Observation Patient".split())
+TAKEN = frozenset(
+    """
+Bundle Condition DiagnosticReport DocumentReference MedicationAdministration MedicationDispense MedicationRequest
+MedicationStatement Observation Parameters Patient
+""".split()
+)

@@ -39,6 +39,7 @@ __all__ = [
     "Site",
     "SiteError",
     "TreatmentFact",
+    "looks_like_cda",
     "parse_site",
     "read_file",
     "read_message",

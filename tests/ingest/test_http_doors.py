@@ -149,7 +149,7 @@ async def test_what_is_not_json_is_refused_by_its_place_and_kept(send: Client, r
         (b'{"resourceType": "Nonsense"}', 404, "resourceType"),
         (b'{"resourceType": "Practitioner"}', 404, "resourceType"),
         (b'{"resourceType": "Bundle"}', 400, "Bundle.type"),
-        (b'{"resourceType": "Bundle", "type": "subscription-notification"}', 400, "Bundle.type"),
+        (b'{"resourceType": "Bundle", "type": "transaction-response"}', 400, "Bundle.type"),
         (b'{"resourceType": "Bundle", "type": 3}', 400, "Bundle.type"),
         (b'{"resourceType": "Bundle", "type": "batch", "entry": [{"resource": 3}]}', 400, "Bundle.entry[0].resource"),
         (

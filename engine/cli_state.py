@@ -6,9 +6,10 @@ import json as jsonlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine.cli import FAILURE, NOT_READY, OK, USAGE
@@ -200,19 +201,24 @@ def patients_import_command(
     if report_to is not None and report_to.exists():
         raise _Stop(FAILURE, f"{report_to}: exists already")
     path = database.file_of(settings.store.url)
-    if path is None or not path.exists():
-        # A register may be loaded before the engine first runs.
-        with database.writer(settings.store.url).connect() as connection, connection.begin():
-            schema.upgrade(connection)
-        if path is not None:
-            path.chmod(0o600)
-    with _database(config):
-        pass
     try:
-        with _progress(stderr) as progress:
+        with ExitStack() as stack:
+            url = settings.store.url
+            if path is None or not path.exists():
+                # A register may be loaded before the engine first runs; a dry run makes no database of its own accord.
+                if dry_run:
+                    url = f"sqlite:///{stack.enter_context(TemporaryDirectory())}/empty.db"
+                with database.writer(url).connect() as connection, connection.begin():
+                    schema.upgrade(connection)
+                if path is not None and not dry_run:
+                    path.chmod(0o600)
+            if url == settings.store.url:
+                with _database(config):
+                    pass
+            progress = stack.enter_context(_progress(stderr))
             report = import_csv(
                 file,
-                settings.store.url,
+                url,
                 actor=who,
                 zone=settings.zone,
                 default_protocol=settings.engine.protocol,

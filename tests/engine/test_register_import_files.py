@@ -192,7 +192,9 @@ def test_the_command_says_what_was_refused_and_that_nothing_was_imported(tmp_pat
     assert (tmp_path / "refused.csv").exists()
     assert run(file, "--report", tmp_path / "refused.csv").returncode == 1
     file = written(tmp_path, "2,,B,,,,,,,", "3,,C,,,,,,,")
+    (tmp_path / "neutroflag.db").unlink()
     dry = run(file, "--dry-run")
+    assert not (tmp_path / "neutroflag.db").exists()
     assert dry.stdout.splitlines() == [
         "line 2: new: family", "line 3: new: family",
         "2 rows: 2 would be enrolled, 0 would be updated, 0 unchanged; nothing was written",

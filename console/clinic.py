@@ -83,6 +83,17 @@ def routes(site: Site) -> APIRouter:
     def change_page(request: Request, who: Doer, patient_id: str, kind: str = "") -> Response:
         return pages.change(request, who, patient_id, kind)
 
+    @router.get("/patients/{patient_id}/{kind}")
+    def change_again(request: Request, who: Seer, patient_id: str, kind: str) -> Response:
+        """The address of a refused form, asked for anew."""
+        if kind not in FORMS:
+            return site.problem(request, who, 404)
+        return RedirectResponse(f"/console/patients/{patient_id}/change?kind={kind}", status_code=303)
+
+    @router.get("/alerts/{alert_id}/answer")
+    def answer_again(who: Seer, alert_id: str) -> Response:
+        return RedirectResponse(f"/console/alerts/{alert_id}", status_code=303)
+
     @router.get("/alerts/{alert_id}")
     def alert(request: Request, who: Seer, alert_id: str, done: str = "") -> Response:
         return pages.alert(request, who, alert_id, done=done)

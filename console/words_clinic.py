@@ -290,7 +290,7 @@ _PATIENT: dict[str, tuple[str, str]] = {
         "The longest intervals permitted, at this patient’s dates; the prescriber may choose shorter ones.",
     ),
     "clinic.phase.from": ("À partir du", "From"),
-    "clinic.phase.interval": ("Une numération au moins tous les", "A count at least every"),
+    "clinic.phase.interval": ("Intervalle le plus long", "Longest interval"),
     "clinic.phase.closed": (
         "fermé : antécédent de neutropénie, ou antécédent inconnu",
         "closed: neutropenia on record, or its absence not known",
@@ -299,7 +299,7 @@ _PATIENT: dict[str, tuple[str, str]] = {
     "clinic.interval.7 days": ("7 jours", "7 days"),
     "clinic.interval.28 days": ("28 jours", "28 days"),
     "clinic.interval.12 weeks": ("12 semaines", "12 weeks"),
-    "clinic.interval.1 year": ("an", "year"),
+    "clinic.interval.1 year": ("1 an", "1 year"),
     "clinic.print.by": ("Imprimé le {at} par {who}", "Printed {at} by {who}"),
     "clinic.print.nobody": ("une personne sans compte", "somebody without an account"),
     "clinic.print.warning": (

@@ -498,10 +498,10 @@ async def test_a_restart_before_its_stop_is_refused(act: Act, patient_id: Any) -
     assert "The restart must come after" in words_of(answer.text)
 
 
-async def test_a_change_moves_the_next_count(
-    running: Any, hl7: Any, page: Page, act: Act, patient_id: Any, eventually: Any
+async def test_signs_of_infection_ask_for_a_count_at_once(
+    running: Any, hl7: Any, page: Page, act: Act, patient_id: Any, eventually: Any, before: Any
 ) -> None:
-    await running.tell(hl7.oru(anc="2.5"))
+    await running.tell(hl7.oru(anc="2.5", collected=before(days=2)))
     number = await patient_id()
     assert (await taken(act, number, "infection", on=in_days(0))).status_code == 303
 
@@ -518,6 +518,14 @@ async def test_what_is_not_there_cannot_be_changed(act: Act, patient_id: Any, pa
         path, f"patients/{await patient_id()}/change", decision="stopped", reason="other", on=in_days(0), who="Dr Hoda"
     )
     assert answer.status_code == 404
+
+
+async def test_a_refused_form_s_address_leads_back_to_its_form(browser: httpx2.AsyncClient, patient_id: Any) -> None:
+    number = await patient_id()
+    answer = await browser.get(f"/console/patients/{number}/stop")
+    assert answer.headers["location"] == f"/console/patients/{number}/change?kind=stop"
+    assert (await browser.get(f"/console/patients/{number}/juggle")).status_code == 404
+    assert (await browser.get("/console/alerts/a/answer")).headers["location"] == "/console/alerts/a"
 
 
 # Who may

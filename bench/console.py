@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.filled import Sizes, fill, identifier_of, message_of
+from bench.filled import COUNTS, Sizes, fill, identifier_of, message_of
 from bench.running import receiver, serve
 
 __all__ = ["PageTime", "pages"]
@@ -45,7 +45,7 @@ def pages(sizes: Sizes, rounds: int) -> Iterator[PageTime]:
 
 def _addresses(sizes: Sizes) -> Iterator[tuple[str, str]]:
     critical = 1  # as bench.filled spreads them
-    newest = message_of((20 - 1) * sizes.patients + critical, sizes)
+    newest = message_of((COUNTS - 1) * sizes.patients + critical, sizes)
     middle = sizes.messages // 2
     yield "strip", "/console/strip"
     yield "today", "/console/today"

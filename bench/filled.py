@@ -39,7 +39,7 @@ from store.values import message_name, new_id, to_ms
 
 __all__ = ["COUNTS", "Sizes", "fill", "identifier_of"]
 
-COUNTS = 20
+COUNTS = 12
 """Of each patient, 28 days apart."""
 _DAYS = 900
 _AUTHORITY = "urn:oid:2.999.1"
@@ -210,7 +210,7 @@ class _History:
 
 
 def _history(today: date, offset: int) -> _History:
-    """The same twenty counts for every patient whose newest one is ``offset`` days old."""
+    """The same counts for every patient whose newest one is ``offset`` days old."""
     course = TreatmentCourse(
         start=today - timedelta(days=_DAYS), start_confirmed_by="Dr Bench", prior_neutropenia=PriorNeutropenia.NONE
     )

@@ -36,10 +36,20 @@ class Guarded:
             return
         wanted = self._pages if scope["path"].startswith("/console") else self._data
 
+        answered = False
+
         async def sending(message: Message) -> None:
+            nonlocal answered
+            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 given = {name.lower() for name, _ in message.get("headers", ())}
                 message["headers"] = [*message.get("headers", ()), *(one for one in wanted if one[0] not in given)]
             await send(message)
 
-        await self._app(scope, receive, sending)
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            # A fault that was recorded and answered with 500 is raised all the same (starlette's ServerErrorMiddleware); the
+            # web server would drop the connection after the answer, and with it the sender's next message.
+            if not answered:
+                raise

@@ -20,7 +20,7 @@ import trustme
 from engine.cli import OK, USAGE
 from engine.cli_state import config_check_command, health_command
 from engine.compose import Engine
-from engine.config import load
+from engine.config import ConfigError, exposed, load
 from engine.serve import serve_command
 from engine.tls import inspect
 from wire.ack import acknowledge
@@ -364,3 +364,51 @@ def test_a_certificate_that_expires_soon_is_a_warning(papers: Papers, settings_w
     assert "expires on " in said
     later = inspect(load(file, {}), NOW + timedelta(days=40))
     assert "expired on " in later.problems[0]
+
+
+_TLS = 'certificate = "c"\nkey = "k"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f'[mllp]\nhost = "0.0.0.0"\ntls_port = 2576\n{_TLS}client_ca = "ca"', ["mllp.host: plaintext"]),
+        (f'[mllp]\nhost = "0.0.0.0"\nplaintext = false\ntls_port = 2576\n{_TLS}client_ca = "ca"', []),
+        (f'[mllp]\nhost = "0.0.0.0"\nplaintext = false\ntls_port = 2576\n{_TLS}', ["mllp.host: anonymous"]),
+        (f'[mllp]\nhost = "0.0.0.0"\nplaintext = false\ntls_port = 2576\n{_TLS}allow_anonymous = true', []),
+        (f'[http]\nhost = "0.0.0.0"\n{_TLS}', ["http.host: anonymous"]),
+        (f'[http]\nhost = "0.0.0.0"\n{_TLS}[[http.token]]\nname = "a"\nfile = "f"\nfaces = ["fhir"]', []),
+        (
+            '[http]\nhost = "0.0.0.0"\n[[http.token]]\nname = "a"\nfile = "f"\nfaces = ["fhir"]',
+            ["http.host: plaintext"],
+        ),
+        ('[[destination]]\nname = "a"\nkind = "mllp"\nhost = "ehr.example"\nport = 1\ntls = true', []),
+    ],
+)
+def test_tls_and_proof_of_who_sends_satisfy_what_is_refused_off_loopback(
+    tmp_path: Path, text: str, words: list[str]
+) -> None:
+    file = tmp_path / "n.toml"
+    file.write_text(text, encoding="utf-8")
+    found = exposed(load(file, {}))
+    assert [line[: len(word)] for line, word in zip(found, words, strict=True)] == words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[mllp]\ntls_port = 2576",
+        '[mllp]\ntls_port = 2576\ncertificate = "c"',
+        f"[mllp]\n{_TLS}",
+        f'[mllp]\ntls_port = 2576\n{_TLS}allow = {{ lab1 = ["LAB1"] }}',
+        "[mllp]\nplaintext = false",
+        '[http]\nkey = "k"',
+        '[[destination]]\nname = "a"\nkind = "mllp"\nhost = "h"\nport = 1\nca = "ca"',
+    ],
+)
+def test_half_a_setting_of_tls_is_refused(tmp_path: Path, text: str) -> None:
+    """It would look guarded and not be."""
+    file = tmp_path / "n.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError):
+        load(file, {})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from argon2 import PasswordHasher
 
@@ -101,3 +104,22 @@ def test_without_a_database_nothing_is_made(tmp_path: Path, secret: Path) -> Non
     file.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/absent.db"\n', encoding="utf-8")
     assert run(users_add_command, file, "Dr Hoda", "admin", secret, "root")[0] == NOT_READY
     assert not (tmp_path / "absent.db").exists()
+
+
+async def test_an_account_made_beside_a_running_engine_closes_its_console_and_opens_it_to_its_holder(
+    run_engine: Callable[..., Awaitable[Any]], settings_file: Callable[..., Path], secret: Path
+) -> None:
+    running = await run_engine()
+    async with httpx2.AsyncClient(base_url=running.url, trust_env=False, timeout=20, follow_redirects=True) as client:
+        assert (await client.get("/console/today")).status_code == 200
+        added = await asyncio.to_thread(run, users_add_command, settings_file(), "Dr Hoda", "clinician", secret, "root")
+        assert added[0] == OK
+        page = await client.get("/console/today")
+        assert page.url.path == "/console/login"
+        csrf = re.search(r'name="csrf" value="([^"]+)"', page.text)
+        assert csrf
+        form = {"csrf": csrf[1], "next": "/console/today", "name": "Dr Hoda", "password": PASSWORD}
+        opened = await client.post("/console/login", data=form)
+        assert (opened.status_code, opened.url.path) == (200, "/console/today")
+        assert "Dr Hoda" in opened.text
+        assert (await client.get("/console/messages")).status_code == 403

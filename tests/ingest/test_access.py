@@ -179,3 +179,13 @@ def test_a_facility_is_allowed_whole_or_by_its_first_component() -> None:
         assert refusal is not None
         assert "LAB1" not in refusal.text
     assert common_name({}) == common_name(None) == ""
+
+
+async def test_a_bundle_refused_at_a_wrong_address_is_no_duplicate_at_the_right_one(
+    guarded: Callable[..., Path], fhir: Any, rows_of: Callable[[str], list[Any]]
+) -> None:
+    bundle = fhir.bundle("collection", fhir.observation(), identifier={"system": "urn:lab", "value": "7"})
+    async with client_of(guarded(tokens=False)) as (client, _):
+        assert (await client.post("/fhir/Observation", json=bundle)).status_code == 400
+        assert (await client.post("/fhir", json=bundle)).status_code == 201
+        assert rows_of("SELECT duplicate_of FROM message") == [None, None]

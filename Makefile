@@ -16,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser pictures check bench bundle lock clean
+.PHONY: help demo test test-browser pictures check bench pages bundle lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,9 @@ bench: $(VENV)/.dev ## what it costs, one table
 
 bundle: $(VENV)/.runtime ## one archive for a machine without an index, tried offline before it is kept
 	$(BIN)/python deploy/bundle/build.py
+
+pages: $(VENV)/.dev ## write the pages that come from the protocols, cases and hazards
+	$(BIN)/python docs/generate.py
 
 lock: ## renew the hash-locked requirement files (needs uv)
 	uv pip compile $(LOCKFLAGS) pyproject.toml -o requirements.lock

@@ -150,11 +150,17 @@ def rules_list(json: Json = False) -> None:
 
 
 @rules_app.command("show")
-def rules_show(protocol: str, json: Json = False) -> None:
+def rules_show(
+    protocol: str,
+    json: Json = False,
+    language: Annotated[str, typer.Option("--language", help="fr or en.")] = "en",
+) -> None:
     """One protocol as a clinician would read it."""
     from engine import cli_rules
 
-    raise typer.Exit(cli_rules.rules_show(protocol, stdout=sys.stdout, stderr=sys.stderr, json=json))
+    raise typer.Exit(
+        cli_rules.rules_show(protocol, stdout=sys.stdout, stderr=sys.stderr, json=json, language=language)
+    )
 
 
 @rules_app.command("check")

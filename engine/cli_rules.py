@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from rules.cases import CaseError, case_verdict, read_cases
 from rules.explain import plain
 from rules.packaged import check_together, find_protocol, packaged
+from rules.page import LANGUAGES, page
 from rules.protocol import MonitoringProtocol, ProtocolError, Range
 from rules.protocol_file import parse
 
@@ -64,14 +65,17 @@ def rules_list(stdout: TextIO, stderr: TextIO, *, json: bool = False) -> int:
     return 0
 
 
-def rules_show(name: str, stdout: TextIO, stderr: TextIO, *, json: bool = False) -> int:
-    """A protocol as a clinician would read it."""
+def rules_show(name: str, stdout: TextIO, stderr: TextIO, *, json: bool = False, language: str = "en") -> int:
+    """A protocol as a clinician would read it, in French or English."""
+    if language not in LANGUAGES:
+        stderr.write(f"language: none of {', '.join(LANGUAGES)}: {language!r}\n")
+        return 2
     try:
         found = find_protocol(name)
     except ProtocolError as error:
         stderr.write(f"{error}\n")
         return 2
-    stdout.write(jsonlib.dumps(_full(found), ensure_ascii=False) + "\n" if json else _page(found))
+    stdout.write(jsonlib.dumps(_full(found), ensure_ascii=False) + "\n" if json else page(found, language))
     return 0
 
 
@@ -159,54 +163,3 @@ def _full(found: MonitoringProtocol) -> dict[str, Any]:
 def _band(found: Range) -> str:
     low = f"{'>=' if found.low_closed else '>'} {plain(found.low)}"
     return low if found.high is None else f"{low} and {'<=' if found.high_closed else '<'} {plain(found.high)}"
-
-
-def _page(found: MonitoringProtocol) -> str:
-    lines = [
-        f"{found.name}  {found.title}",
-        f"in force from {found.effective_from}, reviewed {found.last_reviewed}",
-        "",
-    ]
-    for population, bands in found.bands:
-        start = found.initiation_of(population)
-        lines += [
-            f"Counts per mm3, {population.value.replace('_', ' ')}",
-            f"  first dose  ANC >= {plain(start.at_least)}",
-        ]
-        lines += [f"  {r.id:<10}  {_band(r):<24}  {r.action}  alert {r.alert.value}  [{r.grounds.rule}]" for r in bands]
-        lines.append("")
-    lines.append("Schedule by treated time (longest interval)")
-    for phase in found.phases:
-        only = ", without neutropenia" if phase.without_neutropenia else ""
-        lines.append(f"  from {phase.since!s:<10}  every {phase.interval}{only}  [{phase.grounds.rule}]")
-    mild = found.after_mild
-    lines.append(f"  after a mild count  every {mild.interval}, recheck within {mild.recheck}  [{mild.grounds.rule}]")
-    stop = found.after_stop
-    lines.append(f"  after a complete stop  every {stop.interval} for {stop.period}  [{stop.follow_up.rule}]")
-    lines += ["", "Interruptions (the first that fits)"]
-    for rule in found.interruptions:
-        gap = f"gap >= {rule.gap_at_least}" + (f" and < {rule.gap_below}" if rule.gap_below else "")
-        treated = f", treated >= {rule.treated_at_least}" if rule.treated_at_least else ""
-        treated += f", treated < {rule.treated_below}" if rule.treated_below else ""
-        treated += ", without neutropenia" if rule.without_neutropenia else ""
-        window = f", every {rule.interval} for {rule.window}" if rule.window else ""
-        lines.append(f"  {rule.id:<17} {gap}{treated}: {rule.action}{window}  [{rule.grounds.rule}]")
-    lines += ["", "What the source says"]
-    grounds = [*(r.grounds for r in found.ranges), *(i.grounds for i in found.initiations)]
-    grounds += [*(p.grounds for p in found.phases), mild.grounds, *(i.grounds for i in found.interruptions)]
-    grounds += [stop.stop, stop.follow_up, found.infection.grounds, *([found.risk.grounds] if found.risk else [])]
-    for cite in dict.fromkeys(g.cite for g in grounds):
-        lines.append(f'  {cite.source}, {cite.locator}: "{cite.quote}"')
-    lines += ["", "Our readings, where the source leaves a question open"]
-    for reading in found.readings:
-        switch = f" (switch: {reading.key})" if reading.key else ""
-        lines.append(f"  {reading.id:<5} {reading.question} {_choice(reading.choice)}. {reading.why}{switch}")
-    lines += ["", "Not judged"]
-    lines += [f"  {item.what}: {item.why}" for item in found.not_encoded]
-    lines += ["", "Sources"]
-    lines += [f"  {s.key}: {s.publisher}, {s.title}, {s.date}. {s.url}" for s in found.sources]
-    return "\n".join(lines) + "\n"
-
-
-def _choice(choice: bool | str) -> str:
-    return choice if isinstance(choice, str) else ("yes" if choice else "no")

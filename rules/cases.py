@@ -70,7 +70,7 @@ _FLAGS = (
     ("elderly", ("elder", "age", "geriat")),
 )
 _BY = "case file"
-_DAY = timedelta(days=1)
+_DAY, _SECOND = timedelta(days=1), timedelta(seconds=1)
 
 
 class CaseError(ValueError):
@@ -273,9 +273,13 @@ def _interruption(case: _Row, value: object, place: str) -> Interruption:
     restart = None if row.table.get("restart") is None else row.moment("restart")
     said = row.number("gap_days")
     # Part days may be rounded either way; more is a contradiction.
-    if said is not None and restart is not None and abs((restart - last_dose) - timedelta(days=float(said))) >= _DAY:
+    if said is not None and restart is not None and abs(said - _days(restart - last_dose)) >= 1:
         raise row.error("gap_days", f"{said} is not the time from the last dose to the restart")
     return Interruption(last_dose, restart)
+
+
+def _days(length: timedelta) -> Decimal:
+    return Decimal(length // _SECOND) / (_DAY // _SECOND)
 
 
 def _stop(case: _Row) -> CompleteStop | None:

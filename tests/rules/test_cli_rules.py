@@ -59,9 +59,16 @@ def test_show_reads_like_the_recommendation() -> None:
     out, err = io.StringIO(), io.StringIO()
     assert rules_show("ANSM-2025", out, err) == 0
     page = out.getvalue()
-    for part in ("first dose  ANC >= 1500", ">= 1000 and <= 1500", "from 18 weeks", "A-1", "Eosinophils", "Sources"):
+    for part in ("first dose: ANC >= 1500", ">= 1000, <= 1500", "from 18 weeks", "A-1", "Eosinophils", "Sources"):
         assert part in page
     assert rules_show("nothing", out, err) == 2
+    assert rules_show("ansm", out, err, language="de") == 2
+
+
+def test_show_speaks_french() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    assert rules_show("ansm", out, err, language="fr") == 0
+    assert "Avant la première prise : PNN >= 1500" in out.getvalue()
 
 
 def test_show_as_json_is_one_object() -> None:

@@ -114,6 +114,14 @@ def test_a_course_that_contradicts_itself_is_refused_by_name(change: dict[str, A
     assert reason in refused.value.reason
 
 
+def test_part_days_of_a_gap_may_be_rounded_either_way() -> None:
+    for said in (2, 3, 2.5):
+        gap = {"last_dose": "2026-03-10T20:00", "restart": "2026-03-13T08:00", "gap_days": said}
+        read_case(json.loads(json.dumps({**GOOD, "interruptions": [gap]}), parse_float=Decimal))
+    with pytest.raises(CaseError, match="gap_days"):
+        read_case({**GOOD, "interruptions": [{**gap, "gap_days": 1}]})
+
+
 def test_a_restart_on_the_day_of_the_last_dose_and_a_planned_start_are_sound() -> None:
     gaps = [{"last_dose": "2026-03-10T18:00", "restart": "2026-03-10"}, {"last_dose": "2026-03-11", "restart": None}]
     read_case({**GOOD, "interruptions": gaps})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,18 +36,25 @@ HEADERS = {
 """Of every page: nothing from elsewhere, no script or style in the page, not kept by the browser (patients' data)."""
 
 
+@functools.cache
+def _templates() -> Environment:
+    """One for the process: each template is compiled once, on its first showing."""
+    return Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+
+
 class Site:
     """``page`` renders a whole page, ``fragment`` a part of one for htmx. Both escape everything."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._templates = Environment(
-            loader=FileSystemLoader(HERE / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        self._templates = _templates()
 
     def language(self, request: Request) -> str:
         """The visitor's choice by cookie, else the site's."""

@@ -406,8 +406,9 @@ def outgoing(connection: Connection, names: Sequence[str]) -> list[Outgoing]:
 
 
 def observed_count(connection: Connection) -> int:
-    """How many notifications observe mode has kept back, up to 1000."""
-    return _up_to_many(connection, select(delivery.c.id).where(_in_state("observed")))
+    """How many notifications observe mode has kept back, each once for all its destinations; up to 1000."""
+    each = select(delivery.c.alert_id, delivery.c.revision).where(_in_state("observed")).distinct()
+    return _up_to_many(connection, each)
 
 
 def identifiers(connection: Connection, people: Sequence[str]) -> dict[str, list[str]]:

@@ -323,6 +323,7 @@ async def test_observe_mode_shows_what_would_have_been_sent_and_gives_it_as_csv(
             seen = words_of((await browser.get(f"/console/compare{query}")).text)
             assert "405660 Critical ARRÊT IMMÉDIAT" in seen
             assert "Observes, delivers nothing" in seen
+            assert "Observe mode: 1 notifications kept back" in seen
         for query in ("?level=info", "?day=2020-01-01"):
             assert "405660" not in (await browser.get(f"/console/compare{query}")).text
         assert "Write YYYY-MM-DD" in (await browser.get("/console/compare?day=tomorrow")).text

@@ -79,7 +79,12 @@ def read_message(
     if len(raw) > MAX_BYTES:
         problem = Problem("too-large", "$", "$: larger than any message that is read")
         return Reading(format=format, disposition="set_aside", problems=(problem,))
-    if format != "cda" and raw[:1024].lstrip(b"\xef\xbb\xbf\x0b \t\r\n")[:1] == b"<" and looks_like_cda(raw):
+    if (
+        raw[:1] != b"M"
+        and format != "cda"
+        and raw[:1024].lstrip(b"\xef\xbb\xbf\x0b \t\r\n")[:1] == b"<"
+        and looks_like_cda(raw)
+    ):
         # The doors name a message after the way that it came.
         format = "cda"
     elif format == "hl7v2" and raw[:1] == b"H" and looks_like_hprim(raw):

@@ -71,7 +71,7 @@ def _carried(
     forms: list[t.Attachment],
 ) -> Carried:
     codings, text = codings_of(code), (code.text or "") if code else ""
-    known = STATUS.get(status or "")
+    known = ResultStatus.PRELIMINARY if status == "partial" else STATUS.get(status or "")
     return Carried(
         item=item,
         where=f"{item.where}.{member}",

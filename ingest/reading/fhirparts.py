@@ -39,7 +39,6 @@ STATUS = {
     "preliminary": ResultStatus.PRELIMINARY,
     "final": ResultStatus.FINAL,
     "appended": ResultStatus.FINAL,
-    "partial": ResultStatus.PRELIMINARY,
     "amended": ResultStatus.CORRECTED,
     "corrected": ResultStatus.CORRECTED,
     "cancelled": ResultStatus.CANCELLED,

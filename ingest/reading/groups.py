@@ -20,6 +20,7 @@ __all__ = ["Group", "groups_of", "not_relevant"]
 
 # A document, or a comment that may speak of the specimen.
 _READ_ALWAYS = frozenset(("ED", "RP", "TX", "FT", "ST"))
+_DOCUMENTS = frozenset(("ED", "RP"))
 _COMMENTS = frozenset(("TX", "FT", "ST"))
 _CONTEXT = frozenset(("PID", "ORC", "OBR", "SPM", "NTE"))
 
@@ -97,23 +98,54 @@ def _recognise(text: str, marks: Separators, codec: str, site: Site | None) -> R
 def groups_of(message: Message, ledger: list[LedgerEntry], site: Site | None = None) -> list[Group]:
     """The groups that hold something to read; every OBX that is in none of them is entered in ``ledger``."""
     sep = message.separators.field
+    blocks = message.blocks
+    seen = _seen_under(message.separators, message.codec, site)
+    rows = [block.split(sep, 4) for block in blocks]
+    if _nothing_of_ours(blocks, sep, rows, seen.dull, ledger):
+        return []
     walk = _Walk(message, ledger, site)
-    find, enter = walk.seen.dull.get, ledger.append
-    blocks = iter(message.blocks)
-    walk.surroundings(next(blocks), 0, 0)
-    number, prior = 0, walk.prior
-    for number, block in enumerate(blocks, 1):
-        line, behind = (block, "") if "\r" not in block else block.split("\r", 1)
-        parts = line.split(sep, 4)
+    find, enter = seen.dull.get, ledger.append
+    walk.surroundings(blocks[0], 0, 0)
+    prior = walk.prior
+    for number, block in enumerate(blocks[1:], 1):
+        parts, behind = rows[number], ""
+        if "\r" in block:
+            line, behind = block.split("\r", 1)
+            parts = line.split(sep, 4)
         row = 0
         if prior or len(parts) < 4 or not (entries := find(parts[3])) or number >= _SHARED or parts[2] in _READ_ALWAYS:
-            row = walk.observation(f"OBX{line}", number, parts)
+            row = walk.observation(f"OBX{sep.join(parts)}", number, parts)
         else:
             enter(entries[number])
         if behind:
             walk.surroundings(behind, number, row)
             prior = walk.prior
-    return list(walk.ended(number))
+    return list(walk.ended(len(blocks) - 1))
+
+
+def _ordinary(blocks: list[str], sep: str) -> bool:
+    """One patient, one order, before its OBX. Two orders may hide a cancelled one; ORC-1 PR gives another reason."""
+    head = blocks[0]
+    if head.count(f"\rOBR{sep}") > 1 or head.count(f"\rPID{sep}") > 1 or f"\rORC{sep}PR" in head:
+        return False
+    context = (f"\rOBR{sep}", f"\rPID{sep}", f"\rORC{sep}")
+    return not any(mark in block for block in blocks[1:] if "\r" in block for mark in context)
+
+
+def _nothing_of_ours(
+    blocks: list[str], sep: str, rows: list[list[str]], dull: dict[str, list[LedgerEntry]], ledger: list[LedgerEntry]
+) -> bool:
+    """A report without a neutrophil, a leukocyte or a document in it: entered in the ledger, and nothing more to do."""
+    if not 2 <= len(rows) < _SHARED or len(min(rows[1:], key=len)) < 4:
+        return False
+    find = dull.get
+    entries = [find(parts[3]) for parts in rows[1:]]
+    if not all(entries) or not _DOCUMENTS.isdisjoint([parts[2] for parts in rows[1:]]):
+        return False
+    if not _ordinary(blocks, sep):
+        return False
+    ledger.extend([known[n] for n, known in enumerate(entries, 1) if known])
+    return True
 
 
 class _Walk:

@@ -8,13 +8,14 @@ from functools import lru_cache
 
 from ingest.reading.patients import authority_of
 from ingest.reading.units import Unit, unit_of, unit_of_components
-from ingest.reading.values import Number, Refusal, number_of, structured_number_of
+from ingest.reading.values import Number, Refusal, is_plain, number_of, plain_number_of, structured_number_of
 from rules.model import ResultStatus
 from wire.er7 import NULL, Segment, Separators
 
 __all__ = ["NOT_RESENT", "entity_of", "is_pending", "number_in", "range_of", "status_of", "unit_in"]
 
 _TEXTUAL = frozenset(("NM", "ST", "TX", "FT", "IS", "", "ID", "NUM"))
+_PLAIN_KINDS = frozenset(("NM", "ST"))
 _CODED = frozenset(("CE", "CWE", "CNE", "CF"))
 # Tables 0085 and 0123 read as clinical.md 4.4 has them.
 _STATUS = {
@@ -44,6 +45,8 @@ _DIRECTIONS = frozenset(("L", "LL", "H", "HH", "N", "<", ">"))
 def number_in(obx: Segment) -> tuple[Number | Refusal, str]:
     """OBX-5 by the type of OBX-2: ``(number or refusal, the value as it was sent)``."""
     raw = obx.field(5)
+    if obx.field(2) in _PLAIN_KINDS and is_plain(raw):
+        return plain_number_of(raw), raw
     if not raw and obx.field(11).upper() in _CONFIRMED:
         return NOT_RESENT, ""
     read = _short_number if len(raw) <= _SHORT else _number

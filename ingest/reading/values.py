@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rules.model import Comparator
 
-__all__ = ["Number", "Refusal", "number_of", "number_of_json", "structured_number_of"]
+__all__ = ["Number", "Refusal", "is_plain", "number_of", "number_of_json", "plain_number_of", "structured_number_of"]
 
 
 class Number(NamedTuple):
@@ -46,7 +46,7 @@ _SHAPE = re.compile(
     re.DOTALL | re.ASCII,
 )
 _JSON = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?(?:[eE][+-]?\d{1,3})?\Z", re.ASCII)
-_PLAIN = re.compile(r"\d{1,12}(?:\.\d{1,10})?\Z", re.ASCII)
+is_plain = re.compile(r"\d{1,12}(?:\.\d{1,10})?\Z", re.ASCII).match
 
 
 def number_of(text: str) -> Number | Refusal:
@@ -55,8 +55,8 @@ def number_of(text: str) -> Number | Refusal:
     >>> number_of("< 0,10").value, number_of("1 850").value, number_of("1,250").code
     (Decimal('0.10'), Decimal('1850'), 'value-ambiguous')
     """
-    if _PLAIN.match(text):
-        return _number(text, None, "")
+    if is_plain(text):
+        return plain_number_of(text)
     text = text.strip(_SPACES + "\t\r\n")
     if not text:
         return Refusal("value-missing", "no value")
@@ -71,6 +71,16 @@ def number_of(text: str) -> Number | Refusal:
     if re.search(r"\d", _without_unit_digits(rest)):
         return Refusal("value-two-numbers", "more than one number")
     return _number(match["num"], _COMPARATORS[match["cmp"] or ""], rest)
+
+
+_STEPS = tuple(Decimal(1).scaleb(-places) for places in range(11))
+
+
+def plain_number_of(text: str) -> Number:
+    """Digits and at most one point: what nearly every NM is."""
+    whole, _, part = text.partition(".")
+    doubtful = len(part) == 3 and len(whole) <= 3 and whole.strip("0") != ""
+    return Number(Decimal(text), _STEPS[len(part)], None, "", doubtful)
 
 
 _UNIT_DIGITS = re.compile(r"10\s*(?:[*^eE]|\*\*|\\S\\)?\s*\(?[39]\)?|10[³⁹]|mm\s*\^?[3³]|1000\s*/|/\s*100\b")

@@ -37,10 +37,8 @@ class Change:
 
 def compare(record: PatientRecord, result: LabResult) -> Change:
     standing = record.results.get(result.key)
-    if standing is None and (known := _known_as(record, result.key)) is not None:
-        # Another channel's correction of the same fact. A plain value that differs is not one: both are kept, the lower acts.
-        if result.status is ResultStatus.CORRECTED or result.status.withdrawn or _says_the_same(known.result, result):
-            standing = known
+    if standing is None:
+        standing = _known_as(record, result)
     if standing is None:
         twin = _same_fact(record, result)
         if twin is None:
@@ -58,8 +56,16 @@ def compare(record: PatientRecord, result: LabResult) -> Change:
     return Change(Effect.REPLACES, standing)
 
 
-def _known_as(record: PatientRecord, key: str) -> ResultRecord | None:
-    return next((standing for standing in record.results.values() if key in standing.result.also), None)
+def _known_as(record: PatientRecord, result: LabResult) -> ResultRecord | None:
+    """What stands under another channel's key, where this channel repeats, corrects or withdraws it.
+
+    A plain value that differs does none of these: both are kept, and the lower acts.
+    """
+    for standing in record.results.values():
+        if result.key in standing.result.also:
+            corrects = result.status is ResultStatus.CORRECTED or result.status.withdrawn
+            return standing if corrects or _says_the_same(standing.result, result) else None
+    return None
 
 
 def _same_fact(record: PatientRecord, result: LabResult) -> ResultRecord | None:

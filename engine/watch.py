@@ -126,7 +126,10 @@ class Watch:
 
     async def _look(self, ids: Sequence[str], now: datetime) -> None:
         pieces = []
-        for record in await self._store.patients_by_id(ids):
+        records, broken = await self._store.readable(ids)
+        if broken:
+            self._meters.event("patient_unreadable", level=logging.ERROR, reason="watch", count=len(broken))
+        for record in records:
             standing = await self._store.read(lambda connection, n=record.id: findings.open_of(connection, n))  # type: ignore[misc]
             try:
                 pieces.append(self._patients.look(record, standing, now))

@@ -188,16 +188,28 @@ class Worker:
 
     async def _settle(self) -> int:
         now = self._clock()
-        records = await self._store.settling(now, _BATCH)
-        if not records:
+        ids = await self._store.settling_ids(now, _BATCH)
+        if not ids:
             return 0
+        records, broken = await self._store.readable(ids)
+        for number in broken:
+            await self._unreadable(number, now)
         work = Work()
         for record in records:
             self._settle_one(record, work, now)
             await asyncio.sleep(0)
         if await self._store.record(work) is None:
             self._recorded(work)
-        return len(records)
+        return len(ids)
+
+    async def _unreadable(self, number: str, now: datetime) -> None:
+        """One row that cannot be read must not end the judging of all the others: a person must look (promise 3)."""
+        self._meters.event("patient_unreadable", level=logging.ERROR, reason="settle")
+        work = Work()
+        self._judge.present.review(None, "internal-error", f"patient {number}", Turn(work, now))
+        await self._store.record(work)
+        await self._store.park(number)
+        self._recorded(work)
 
     def _settle_one(self, record: PatientRecord, work: Work, now: datetime) -> None:
         try:

@@ -28,7 +28,7 @@ from store.values import (
     to_ms,
 )
 
-__all__ = ["alert_by_id", "by_id", "by_identifier", "moved", "settling", "taken", "write"]
+__all__ = ["alert_by_id", "by_id", "by_identifier", "moved", "park", "settling", "taken", "write"]
 
 _wanted: BindParameter[Any] = bindparam("wanted")
 _by_value = Prepared(select(identifier.c.authority, identifier.c.patient_id).where(identifier.c.value == _wanted))
@@ -182,6 +182,10 @@ def settling(connection: Connection, now_ms: int, limit: int) -> list[str]:
     return [row[0] for row in _settling.rows(connection, {"now": now_ms, "most": limit})]
 
 
+def park(connection: Connection, number: str) -> None:
+    connection.execute(update(patient).where(patient.c.id == number).values(settle_at=None))
+
+
 def moved(connection: Connection, records: Iterable[PatientRecord]) -> tuple[str, ...]:
     """Of these working copies, the patients that somebody else has changed since they were loaded."""
     stale = []
@@ -223,7 +227,7 @@ def write(connection: Connection, work: Work, at_ms: int) -> None:
         [_result_row(item, current=True) for item in work.results]
         + [_result_row(item, current=False) for item in work.late],
     )
-    _insert(connection, assessment, [_assessment_row(entry, at_ms) for entry in work.assessments])
+    _insert(connection, assessment, [_assessment_row(entry, at_ms, work) for entry in work.assessments])
     _upsert_alerts(connection, work.alerts)
     _insert(
         connection,
@@ -326,8 +330,9 @@ def _result_row(item: ResultRecord, *, current: bool) -> dict[str, Any]:
     }
 
 
-def _assessment_row(entry: tuple[str, int | None, int | None, Any], at_ms: int) -> dict[str, Any]:
+def _assessment_row(entry: tuple[str, int | None, int | None, Any], at_ms: int, work: Work) -> dict[str, Any]:
     patient_id, result_id, message_id, verdict = entry
+    record = work.patients.get(patient_id)
     return {
         "id": new_id(),
         "patient_id": patient_id,
@@ -339,6 +344,7 @@ def _assessment_row(entry: tuple[str, int | None, int | None, Any], at_ms: int) 
         "action": verdict.action,
         "level": verdict.alert.value,
         "body": encode(verdict),
+        "course": encode(record.course) if record is not None else None,
     }
 
 

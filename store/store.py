@@ -176,6 +176,28 @@ class Store:
     async def patients_by_id(self, ids: Sequence[str]) -> list[PatientRecord]:
         return await self.read(lambda connection: register.by_id(connection, ids)) if ids else []
 
+    async def readable(self, ids: Sequence[str]) -> tuple[list[PatientRecord], list[str]]:
+        """The records of these patients, and the ids of those whose row cannot be read."""
+        found: list[PatientRecord] = []
+        broken: list[str] = []
+        for number in ids:
+            try:
+                found.extend(await self.patients_by_id([number]))
+            except StoreUnavailable:
+                raise
+            except Exception:
+                # Whatever is wrong with one row must not keep the others from being looked at; the caller tells.
+                broken.append(number)
+        return found, broken
+
+    async def settling_ids(self, now: datetime, limit: int) -> list[str]:
+        now_ms = to_ms(now)
+        return await self.read(lambda connection: register.settling(connection, now_ms, limit))
+
+    async def park(self, patient_id: str) -> None:
+        """Nothing of this patient is looked at by itself any more: the row cannot be read, and a person was asked."""
+        await self._writing.run(lambda connection: register.park(connection, patient_id))
+
     async def settling(self, now: datetime, limit: int) -> list[PatientRecord]:
         now_ms = to_ms(now)
         return await self.read(

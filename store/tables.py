@@ -204,6 +204,8 @@ assessment = Table(
     Column("action", String, nullable=False),
     Column("level", String, nullable=False),
     Column("body", Text, nullable=False),
+    # The course as it was judged: with the versions of the counts filed until then, the verdict can be made again.
+    Column("course", Text),
 )
 
 alert = Table(

@@ -158,9 +158,7 @@ def rules_show(
     """One protocol as a clinician would read it."""
     from engine import cli_rules
 
-    raise typer.Exit(
-        cli_rules.rules_show(protocol, stdout=sys.stdout, stderr=sys.stderr, json=json, language=language)
-    )
+    raise typer.Exit(cli_rules.rules_show(protocol, stdout=sys.stdout, stderr=sys.stderr, json=json, language=language))
 
 
 @rules_app.command("check")
@@ -194,6 +192,14 @@ def rules_shadow(
     from engine.cli_shadow import rules_shadow as command
 
     raise typer.Exit(command(config, old, new, stdout=sys.stdout, stderr=sys.stderr, json=json, all_=intervals))
+
+
+@rules_app.command("replay")
+def rules_replay(config: Config = None, json: Json = False) -> None:
+    """Make every stored verdict again from what was known then; exit 1 when one comes out otherwise."""
+    from engine.cli_shadow import rules_replay as command
+
+    raise typer.Exit(command(config, stdout=sys.stdout, stderr=sys.stderr, json=json))
 
 
 @patients_app.command("import")

@@ -1,4 +1,4 @@
-"""``neutroflag rules shadow``: the differences as a table or as JSON lines, and their sum."""
+"""``neutroflag rules shadow`` and ``rules replay``: history under another protocol, and under its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json as jsonlib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+from zoneinfo import ZoneInfo
 
 from rules import ProtocolError
 from rules.explain import plain
@@ -13,7 +14,7 @@ from rules.explain import plain
 if TYPE_CHECKING:
     from engine.shadow import PatientShadow
 
-__all__ = ["rules_shadow"]
+__all__ = ["rules_replay", "rules_shadow"]
 
 
 def rules_shadow(
@@ -127,3 +128,33 @@ def _progress(stderr: TextIO) -> Any:
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     return shown()
+
+
+def rules_replay(config: Path | None, stdout: TextIO, stderr: TextIO, *, json: bool = False) -> int:
+    """Make every stored verdict again; 1 when one comes out otherwise."""
+    from engine.config import ConfigError, load
+    from engine.replay import replayed
+    from store import database
+
+    try:
+        settings = load(config)
+    except ConfigError as error:
+        stderr.write(f"{error}\n")
+        return 2
+    path = database.file_of(settings.store.url)
+    if path is not None and not path.exists():
+        stderr.write(f"{path}: no such database\n")
+        return 3
+    sums: Counter[str] = Counter()
+    with database.reader(settings.store.url).connect() as connection:
+        for one in replayed(connection, ZoneInfo(settings.locale.zone)):
+            sums[one.outcome] += 1
+            if one.outcome == "differs":
+                line = {"assessment": one.assessment_id, "patient": one.patient_id, "words": one.words}
+                stdout.write((jsonlib.dumps(line) if json else "  ".join(map(str, line.values()))) + "\n")
+    if json:
+        stdout.write(jsonlib.dumps({name: sums[name] for name in ("same", "differs", "unknown")}) + "\n")
+    else:
+        told = f"{sums['same']} come out the same, {sums['differs']} otherwise, {sums['unknown']} cannot be made again"
+        stdout.write(f"{sums.total()} verdicts: {told}\n")
+    return 1 if sums["differs"] else 0

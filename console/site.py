@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ HEADERS = {
 
 @functools.cache
 def _templates() -> Environment:
-    """One for the process: each template is compiled once, on its first showing."""
-    return Environment(
+    """One for the process: each template is compiled once, beside the start, so that nobody waits for it."""
+    found = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -47,6 +48,13 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    threading.Thread(target=_compile, args=(found,), name="templates", daemon=True).start()
+    return found
+
+
+def _compile(templates: Environment) -> None:
+    for name in templates.list_templates(extensions=("html",)):
+        templates.get_template(name)
 
 
 class Site:

@@ -23,6 +23,7 @@ from rules.model import (
     Person,
     TreatmentCourse,
 )
+from rules.silence import SYSTEM_REASONS
 from store.tables import alert, answer, assessment, audit, delivery, identifier, message, patient, result
 from store.values import (
     decode_alert,
@@ -189,6 +190,8 @@ def unreadable(connection: Connection, limit: int) -> list[AlertRow]:
     query = (
         select(alert.c.body, alert.c.state, alert.c.patient_id)
         .where(alert.c.state == "open", alert.c.family == AlertFamily.REVIEW.value)
+        # A quiet connection is the operators' to see, and no result.
+        .where(*(~alert.c.body.contains(f'"reason":"{reason}"') for reason in sorted(SYSTEM_REASONS)))
         .order_by(alert.c.raised_at.desc())
         .limit(limit)
     )

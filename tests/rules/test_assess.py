@@ -90,6 +90,18 @@ def test_a_doubtful_normal_count_does_not_satisfy_a_due_test() -> None:
     assert found.category == "normal"
 
 
+def test_a_doubtful_count_lowers_nothing_that_an_established_one_of_the_day_has_said() -> None:
+    found = judge(count(DAY, 3000, trust=Trust.PROVISIONAL), count(DAY, 2500), count(date(2026, 7, 6), 2900))
+    assert (found.action, found.next_due) == ("AWAIT_SCHEDULED_ANC", DAY + timedelta(days=28))
+
+
+def test_one_low_count_before_the_first_dose_is_remarked_among_sound_ones() -> None:
+    course = replace(COURSE, start=DAY + timedelta(days=3))
+    earlier = [count(date(2026, 7, 6), 2900), count(date(2026, 7, 20), 1400), count(date(2026, 7, 27), 2900)]
+    assert "earlier-low-count" in judge(count(DAY, 3000), *earlier, course=course).remarks
+    assert "earlier-low-count" not in judge(count(DAY, 3000), *earlier[::2], course=course).remarks
+
+
 def test_a_doubtful_normal_count_before_the_first_dose_permits_nothing() -> None:
     course = replace(COURSE, start=DAY + timedelta(days=3))
     assert judge(count(DAY, 3000, trust=Trust.PROVISIONAL), course=course).action == "OBTAIN_ANC_BEFORE_START"

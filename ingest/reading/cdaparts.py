@@ -10,9 +10,9 @@ from ingest.reading.units import Unit, unit_of
 from ingest.reading.values import Number, Refusal, number_of
 from rules.model import Comparator, ResultStatus
 
-__all__ = ["codings_of", "interpretation_of", "number_in", "range_in", "status_of", "time_of", "unit_in"]
+__all__ = ["STATUS", "codings_of", "interpretation_of", "number_in", "range_in", "status_of", "time_of", "unit_in"]
 
-_STATUS = {
+STATUS = {
     "completed": ResultStatus.FINAL,
     "active": ResultStatus.PRELIMINARY,
     "new": ResultStatus.PRELIMINARY,
@@ -119,11 +119,11 @@ def status_of(observation: ET.Element, battery: str) -> tuple[ResultStatus, tupl
     """statusCode of the observation; a battery that was taken back is a doubt."""
     element = observation.find("statusCode")
     given = (element.get("code") or "") if element is not None else ""
-    status = _STATUS.get(given)
+    status = STATUS.get(given)
     if status is None:
         return ResultStatus.PRELIMINARY, ("status-unknown" if given else "status-missing",)
     doubts: tuple[str, ...] = ("status-preliminary",) if status is ResultStatus.PRELIMINARY else ()
-    around = _STATUS.get(battery)
+    around = STATUS.get(battery)
     if around is not None and around.withdrawn and not status.withdrawn:
         doubts = (*doubts, "status-conflict")
     return status, doubts

@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 __all__ = [
+    "CODES",
+    "LOCAL",
     "Analyte",
     "Claim",
     "Coding",
@@ -63,7 +65,7 @@ _COUNT: Dimension = "count"
 _PERCENT: Dimension = "percent"
 
 # clinical.md 4.1 and 4.2, and the other lines of a blood count so that a code that contradicts its name is seen.
-_CODES: dict[str, Claim] = {
+CODES: dict[str, Claim] = {
     **dict.fromkeys(("751-8", "26499-4", "753-4", "NPU02902"), Claim("neutrophils", _COUNT)),
     **dict.fromkeys(("770-8", "23761-0", "26511-6"), Claim("neutrophils", _PERCENT)),
     "71676-1": Claim("neutrophils", "fraction"),
@@ -118,7 +120,7 @@ _LOINC_SYSTEMS = frozenset(
 )
 
 # Local codes that are nothing but a code; names go through the patterns below.
-_LOCAL: dict[str, Claim] = {
+LOCAL: dict[str, Claim] = {
     **dict.fromkeys(
         ("neut", "neu", "ne", "neutro", "neutros", "pnn", "polyn", "poln", "neutrophils"), Claim("neutrophils")
     ),
@@ -243,7 +245,7 @@ def _is_loinc(coding: Coding) -> bool:
 
 
 def _by_code(coding: Coding) -> Claim | None:
-    return _CODES.get(coding.code.upper())
+    return CODES.get(coding.code.upper())
 
 
 def _by_name(name: str) -> tuple[Claim | None, bool]:
@@ -286,9 +288,9 @@ def _names(codings: tuple[Coding, ...], text: str) -> list[str]:
 @lru_cache(maxsize=8192)
 def recognise(codings: tuple[Coding, ...], text: str = "") -> Recognition:
     """Everything that the codes and names of one observation say, and where they disagree."""
-    shown = next((c for c in codings if c.code.upper() in _CODES), codings[0] if codings else Coding("", text))
+    shown = next((c for c in codings if c.code.upper() in CODES), codings[0] if codings else Coding("", text))
     by_code = [claim for c in codings if (claim := _by_code(c)) is not None]
-    unknown_loinc = any(_is_loinc(c) and c.code not in _CODES for c in codings)
+    unknown_loinc = any(_is_loinc(c) and c.code not in CODES for c in codings)
     local: list[Claim] = []
     named: list[Claim] = []
     fluid = False
@@ -296,9 +298,9 @@ def recognise(codings: tuple[Coding, ...], text: str = "") -> Recognition:
     if any(_PRIOR.search(name) for name in names):
         return Recognition(None, (), bool(by_code), shown, False, "prior-result")
     for coding in codings:
-        if coding.code.upper() not in _CODES and not _is_loinc(coding):
+        if coding.code.upper() not in CODES and not _is_loinc(coding):
             folded = "".join(_fold(coding.code).split())
-            claim = _LOCAL.get(folded)
+            claim = LOCAL.get(folded)
             if claim is not None and folded in _SHORT and any(n != folded and _by_name(n)[0] is None for n in names):
                 claim = None
             if claim is None and len(coding.code) > 3:
@@ -308,7 +310,7 @@ def recognise(codings: tuple[Coding, ...], text: str = "") -> Recognition:
                 local.append(claim)
     for name in names:
         claim, elsewhere = _by_name(name)
-        claim = _LOCAL.get("".join(name.split())) or claim
+        claim = LOCAL.get("".join(name.split())) or claim
         fluid = fluid or elsewhere
         if claim is not None:
             named.append(claim)

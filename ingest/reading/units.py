@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Literal, NamedTuple
 
-__all__ = ["Unit", "unit_of", "unit_of_components"]
+__all__ = ["BRACED", "EXACT", "FOLDED", "Unit", "unit_of", "unit_of_components"]
 
 
 class Unit(NamedTuple):
@@ -66,36 +66,36 @@ _THOUSANDS = (
 )
 _BILLIONS = (*_powers("9"), "giga", "gpt", "mia", "mrd", "mrd.", "billion", "billions", "bil")
 
-_FOLDED: dict[str, Unit] = {
+FOLDED: dict[str, Unit] = {
     "%": _PERCENT, "percent": _PERCENT, "pct": _PERCENT, "pourcent": _PERCENT, "p.100": _PERCENT, "p100": _PERCENT,
     "prozent": _PERCENT, "/100wbc": _PERCENT, "/100leukocytes": _PERCENT, "/100leucocytes": _PERCENT, "/100gb": _PERCENT,
     "%wbc": _PERCENT, "%leukocytes": _PERCENT, "%ofwbc": _PERCENT, "procent": _PERCENT,
     "1": _FRACTION, "ratio": _FRACTION, "fraction": _FRACTION, "10*0": _FRACTION, "l/l": _FRACTION,
     "/nl": _THOUSAND_PER_UL, "cells/nl": _THOUSAND_PER_UL, "/ml": _PER_ML, "cells/ml": _PER_ML,
 }  # fmt: skip
-_FOLDED |= {cells + volume: _PER_UL for cells, volume in product((*_CELLS, "1"), _MICROLITRE)}
-_FOLDED |= {n + cells + volume: _THOUSAND_PER_UL for n, cells, volume in product(_THOUSANDS, _CELLS, _MICROLITRE)}
-_FOLDED |= {n + cells + volume: _THOUSAND_PER_UL for n, cells, volume in product(_BILLIONS, _CELLS, _LITRE)}
-_FOLDED |= {cells + volume: _PER_L for cells, volume in product(_CELLS, ("/l", "/liter", "/litre"))}
-_FOLDED |= {
+FOLDED |= {cells + volume: _PER_UL for cells, volume in product((*_CELLS, "1"), _MICROLITRE)}
+FOLDED |= {n + cells + volume: _THOUSAND_PER_UL for n, cells, volume in product(_THOUSANDS, _CELLS, _MICROLITRE)}
+FOLDED |= {n + cells + volume: _THOUSAND_PER_UL for n, cells, volume in product(_BILLIONS, _CELLS, _LITRE)}
+FOLDED |= {cells + volume: _PER_L for cells, volume in product(_CELLS, ("/l", "/liter", "/litre"))}
+FOLDED |= {
     cells + n + volume: _THOUSAND_PER_UL for n, cells, volume in product(_powers("3"), ("cells", "cell"), _MICROLITRE)
 }
-_FOLDED |= {
+FOLDED |= {
     cells + n + volume: _THOUSAND_PER_UL for n, cells, volume in product(_powers("9"), ("cells", "cell"), _LITRE)
 }
-_FOLDED |= {n + cells + volume: _PER_UL for n, cells, volume in product(_powers("6"), _CELLS, _LITRE)}
-_FOLDED |= {n + "/ml": _THOUSAND_PER_UL for n in _powers("6")}
-_FOLDED["1/nl"] = _THOUSAND_PER_UL
-del _FOLDED["1000ul-1"], _FOLDED["1ul-1"]  # unreadable: where does the number end?
+FOLDED |= {n + cells + volume: _PER_UL for n, cells, volume in product(_powers("6"), _CELLS, _LITRE)}
+FOLDED |= {n + "/ml": _THOUSAND_PER_UL for n in _powers("6")}
+FOLDED["1/nl"] = _THOUSAND_PER_UL
+del FOLDED["1000ul-1"], FOLDED["1ul-1"]  # unreadable: where does the number end?
 
 # Here the case decides: a lower-case ``g/L`` is grams and stays a question.
-_EXACT: dict[str, Unit] = {
+EXACT: dict[str, Unit] = {
     "G/L": _THOUSAND_PER_UL,
     "G/l": _THOUSAND_PER_UL,
     "G.L-1": _THOUSAND_PER_UL,
     "G.l-1": _THOUSAND_PER_UL,
 }
-_BRACED: dict[str, Unit] = {"{ratio}": _FRACTION, "{fraction}": _FRACTION, "{percent}": _PERCENT}
+BRACED: dict[str, Unit] = {"{ratio}": _FRACTION, "{fraction}": _FRACTION, "{percent}": _PERCENT}
 
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _SUPERSCRIPTS = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
@@ -132,12 +132,12 @@ def unit_of(text: str) -> Unit | None:
     if not text or len(text) > _LIMIT:
         return None
     plain = _normal(text)
-    if plain.lower() in _BRACED:
-        return _BRACED[plain.lower()]
+    if plain.lower() in BRACED:
+        return BRACED[plain.lower()]
     plain = _ANNOTATION.sub("", plain)
-    if plain in _EXACT:
-        return _EXACT[plain]
-    return _FOLDED.get(plain.replace("\\S\\", "^").casefold())
+    if plain in EXACT:
+        return EXACT[plain]
+    return FOLDED.get(plain.replace("\\S\\", "^").casefold())
 
 
 _TEN = re.compile(r"(?:cells\s*)?[x×*]?\s*10\s*", re.IGNORECASE)

@@ -12,13 +12,13 @@ from ingest.reading.values import Number, Refusal, is_plain, number_of, plain_nu
 from rules.model import ResultStatus
 from wire.er7 import NULL, Segment, Separators
 
-__all__ = ["NOT_RESENT", "entity_of", "is_pending", "number_in", "range_of", "status_of", "unit_in"]
+__all__ = ["NOT_RESENT", "STATUS", "entity_of", "is_pending", "number_in", "range_of", "status_of", "unit_in"]
 
 _TEXTUAL = frozenset(("NM", "ST", "TX", "FT", "IS", "", "ID", "NUM"))
 _PLAIN_KINDS = frozenset(("NM", "ST"))
 _CODED = frozenset(("CE", "CWE", "CNE", "CF"))
 # Tables 0085 and 0123 read as clinical.md 4.4 has them.
-_STATUS = {
+STATUS = {
     "F": ResultStatus.FINAL,
     "U": ResultStatus.FINAL,
     "V": ResultStatus.FINAL,
@@ -99,7 +99,7 @@ def status_of(obx: Segment, panel: str) -> tuple[ResultStatus, tuple[str, ...]]:
     if obx.is_null(5):
         return ResultStatus.ENTERED_IN_ERROR, ()
     given = obx.field(11).upper()
-    status = _STATUS.get(given)
+    status = STATUS.get(given)
     if status is None:
         return ResultStatus.PRELIMINARY, ("status-missing" if not given else "status-unknown",)
     doubts: tuple[str, ...] = ()

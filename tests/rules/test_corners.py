@@ -1,0 +1,270 @@
+"""Corners that mutation testing found bare: the other side of a comparison, a remark, a reading, a fact of one day."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from rules import ProtocolError, assess, check_together, due, find_protocol
+from rules.model import (
+    AbsoluteNeutrophilCount,
+    AlertFamily,
+    AlertLevel,
+    Assessment,
+    Attestation,
+    CompleteStop,
+    Interruption,
+    LabResult,
+    Population,
+    PriorNeutropenia,
+    ResultStatus,
+    StopReason,
+    TreatmentCourse,
+    Trust,
+    Unassessable,
+)
+from rules.protocol import band_of
+from rules.protocol_file import parse
+from rules.shadow import compare
+
+ANSM, EU = find_protocol("ansm"), find_protocol("EU-SMPC-PRE2025")
+TEXT = resources.files("rules").joinpath("protocols/ansm-2025-09.toml").read_text(encoding="utf-8")
+START, DAY = date(2026, 1, 5), date(2026, 8, 3)
+COURSE = TreatmentCourse(start=START, prior_neutropenia=PriorNeutropenia.NONE)
+SOON = timedelta(days=1)
+
+
+def count(on: date, per_mm3: int | str, *, wbc: int | None = None, **more: Any) -> LabResult:
+    at = datetime.combine(on, time(8), tzinfo=UTC)
+    anc = AbsoluteNeutrophilCount(per_mm3=Decimal(per_mm3))
+    leukocytes = None if wbc is None else Decimal(wbc)
+    fields = {"status": ResultStatus.FINAL, "anc": anc, "collected_at": at, "wbc_per_mm3": leukocytes, **more}
+    return LabResult(**fields)
+
+
+def gap(last: date, restart: date | None) -> Interruption:
+    again = None if restart is None else datetime.combine(restart, time())
+    return Interruption(datetime.combine(last, time()), again)
+
+
+def judge(result: LabResult | None, *history: LabResult, **more: Any) -> Assessment:
+    course, on, protocol = more.get("course", COURSE), more.get("on", DAY), more.get("protocol", ANSM)
+    found = assess(protocol, course, history, result, on)
+    assert isinstance(found, Assessment)
+    return found
+
+
+# Leukocytes ---------------------------------------------------------------------------------------------------------
+
+
+def test_only_a_protocol_that_counts_leukocytes_misses_them() -> None:
+    assert "leukocytes-missing" in judge(count(DAY, 3000), protocol=EU).remarks
+    assert "leukocytes-missing" not in judge(count(DAY, 3000, wbc=6000), protocol=EU).remarks
+    assert "leukocytes-missing" not in judge(count(DAY, 3000)).remarks
+
+
+def test_of_two_counts_a_day_the_lowest_leukocytes_are_judged_too() -> None:
+    high, low = count(DAY, 2500, wbc=2900), count(DAY, 3000, wbc=6000)
+    assert judge(low, high, protocol=EU).category == "red"
+    assert judge(high, low, protocol=EU).category == "red"
+    later = DAY + timedelta(days=7)
+    assert judge(count(later, 3000, wbc=6000), low, high, protocol=EU, on=later).category == "post_stop"
+
+
+# What is said beside the verdict ------------------------------------------------------------------------------------
+
+
+def test_a_new_titration_is_asked_for_after_a_long_gap_only() -> None:
+    long = judge(count(DAY, 3000), course=replace(COURSE, interruptions=(gap(DAY - timedelta(days=28), DAY),)))
+    short = judge(count(DAY, 3000), course=replace(COURSE, interruptions=(gap(DAY - timedelta(days=27), DAY),)))
+    assert (long.retitrate, "retitrate" in long.remarks) == (True, True)
+    assert (short.retitrate, "retitrate" in short.remarks) == (False, False)
+    assert not judge(count(DAY, 800)).retitrate
+
+
+def test_a_count_that_came_in_time_is_not_said_to_be_late() -> None:
+    assert "late" not in dict(judge(count(DAY, 3000)).explanation)["en"]
+
+
+def test_gaps_that_count_by_their_sum_name_the_reading_and_a_single_one_does_not() -> None:
+    two = (gap(date(2026, 7, 20), date(2026, 7, 22)), gap(date(2026, 8, 1), DAY))
+    assert "B-22" in judge(count(DAY, 3000), course=replace(COURSE, interruptions=two)).readings
+    one = (gap(date(2026, 7, 30), DAY),)
+    assert "B-22" not in judge(count(DAY, 3000), course=replace(COURSE, interruptions=one)).readings
+
+
+def test_gaps_of_one_day_are_summed_too() -> None:
+    days = (date(2026, 7, 20), date(2026, 7, 26), date(2026, 8, 2))
+    course = replace(COURSE, interruptions=tuple(gap(day, day + SOON) for day in days))
+    assert judge(count(DAY, 3000), course=course).action == "CLOSER_MONITORING"
+
+
+def test_a_ban_by_an_absolute_count_is_not_called_unconfirmed() -> None:
+    stopped = replace(COURSE, stop=CompleteStop(DAY - timedelta(days=60), StopReason.OTHER))
+    sure = judge(count(DAY, 800), course=stopped)
+    unsure = judge(
+        replace(count(DAY, 800), anc=AbsoluteNeutrophilCount(per_mm3=Decimal(800), derived=True)), course=stopped
+    )
+    assert (sure.action, sure.no_reexposure, "ban-unconfirmed" in sure.remarks) == ("DO_NOT_REEXPOSE", True, False)
+    assert (unsure.no_reexposure, "ban-unconfirmed" in unsure.remarks) == (False, True)
+
+
+def test_a_silence_after_a_stop_for_the_count_names_the_readings_of_it() -> None:
+    stopped = replace(COURSE, stop=CompleteStop(DAY - timedelta(days=9), StopReason.ANC_BELOW_1000))
+    other = replace(COURSE, stop=CompleteStop(DAY - timedelta(days=9), StopReason.OTHER))
+    assert "B-14" in judge(None, course=stopped).readings
+    assert "B-14" not in judge(None, course=other).readings
+
+
+def test_an_open_gap_bans_nobody() -> None:
+    found = judge(count(DAY, 3000), course=replace(COURSE, interruptions=(gap(DAY - timedelta(days=9), None),)))
+    assert (found.category, found.no_reexposure) == ("post_stop", False)
+    assert "no-reexposure" not in found.remarks
+
+
+def test_signs_of_infection_belong_to_the_mild_episode_or_to_the_missing_count() -> None:
+    ill = replace(COURSE, infection_signs_on=DAY)
+    assert judge(count(DAY, 1200), course=ill).family is AlertFamily.MILD
+    assert judge(count(DAY, 3000), course=ill).family is AlertFamily.OVERDUE
+
+
+def test_an_overdue_recheck_is_an_episode_of_its_own_day() -> None:
+    found = judge(None, count(DAY - timedelta(days=5), 1200))
+    assert (found.alert, found.episode_on) == (AlertLevel.AMBER, DAY - timedelta(days=2))
+
+
+# Doubt --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_doubtful_mild_count_raises_to_amber() -> None:
+    found = judge(count(DAY, 1200, trust=Trust.PROVISIONAL), count(DAY - timedelta(days=7), 3000))
+    assert (found.alert, found.category, found.provisional) == (AlertLevel.AMBER, "mild", True)
+
+
+def test_a_preliminary_low_count_is_no_history_and_a_corrected_one_is() -> None:
+    def earlier(status: ResultStatus) -> LabResult:
+        return count(date(2026, 7, 6), 1200, status=status)
+
+    assert judge(count(DAY, 3000), earlier(ResultStatus.PRELIMINARY)).action == "CONTINUE"
+    assert judge(count(DAY, 3000), earlier(ResultStatus.CORRECTED)).action == "CONTINUE_MONTHLY_THROUGHOUT"
+
+
+def test_a_doubtful_low_count_is_answered_by_an_established_one_of_its_day() -> None:
+    low = count(DAY - SOON, 800, trust=Trust.PROVISIONAL)
+    assert due(ANSM, COURSE, [low, count(DAY - SOON, 3000)], DAY).recheck_by is None
+    assert due(ANSM, COURSE, [low], DAY).recheck_by == DAY
+
+
+def test_a_lower_bound_below_zero_or_no_number_is_unassessable() -> None:
+    for bound in ("-1", "NaN"):
+        anc = AbsoluteNeutrophilCount(per_mm3=Decimal(3000), derived=True, lower_bound=Decimal(bound))
+        assert isinstance(assess(ANSM, COURSE, (), replace(count(DAY, 1), anc=anc), DAY), Unassessable)
+
+
+# Days ---------------------------------------------------------------------------------------------------------------
+
+
+def test_benign_ethnic_neutropenia_holds_from_the_day_of_its_record() -> None:
+    assert judge(count(DAY, 800), course=replace(COURSE, ben=Attestation("Dr A", DAY))).category == "mild"
+
+
+def test_a_gap_may_begin_with_the_day_of_the_first_dose() -> None:
+    course = replace(COURSE, interruptions=(gap(START, START + timedelta(days=5)),))
+    found = judge(count(START + timedelta(days=6), 3000), course=course, on=START + timedelta(days=6))
+    assert (found.action, found.weekly_until) == ("CONTINUE_WEEKLY", START + timedelta(days=131))
+
+
+@pytest.mark.parametrize(("day", "action"), [(125, "CONTINUE_WEEKLY"), (126, "CLOSER_MONITORING")])
+def test_a_gap_is_judged_by_the_treated_time_at_its_last_dose(day: int, action: str) -> None:
+    last = START + timedelta(days=day)
+    restart = last + timedelta(days=4)
+    course = replace(COURSE, interruptions=(gap(last, restart),))
+    assert judge(count(restart, 3000), course=course, on=restart).action == action
+
+
+def test_after_a_gap_the_weekly_count_is_due_a_week_after_the_restart() -> None:
+    course = replace(COURSE, interruptions=(gap(date(2026, 7, 7), date(2026, 7, 10)),))
+    before_gap, inside_gap = count(date(2026, 7, 6), 3000), count(date(2026, 7, 8), 3000)
+    for one in (before_gap, inside_gap):
+        assert due(ANSM, course, [one], date(2026, 7, 10)).next_due == date(2026, 7, 17)
+
+
+@pytest.mark.parametrize(
+    ("back", "per_mm3", "action"),
+    [
+        (10, 1500, "AWAIT_SCHEDULED_ANC"),
+        (11, 1500, "OBTAIN_ANC_BEFORE_START"),
+        (10, 1499, "OBTAIN_ANC_BEFORE_START"),
+        (11, 1499, "OBTAIN_ANC_BEFORE_START"),
+    ],
+)
+def test_a_baseline_holds_for_ten_days_and_only_when_it_permits(back: int, per_mm3: int, action: str) -> None:
+    course = replace(COURSE, start=DAY + SOON)
+    assert judge(None, count(DAY + SOON - timedelta(days=back), per_mm3), course=course).action == action
+
+
+def test_a_mild_count_of_an_earlier_course_is_history() -> None:
+    stop = CompleteStop(date(2024, 3, 4), StopReason.OTHER)
+    again = replace(COURSE, stop=stop)
+    assert judge(count(DAY, 3000), count(date(2024, 2, 5), 1200), course=again).action == "CONTINUE_MONTHLY_THROUGHOUT"
+    assert judge(count(DAY, 3000), count(date(2025, 2, 5), 1200), course=again).action == "CONTINUE"
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('since = "2 years"', 'since = "52 weeks"'),
+        ('since = "2 years"', 'since = "51 weeks"'),
+        ("52 weeks", "730 days"),
+    ],
+)
+def test_phases_begin_one_after_the_other(old: str, new: str) -> None:
+    with pytest.raises(ProtocolError, match="must begin after"):
+        parse(TEXT.replace(old, new))
+
+
+def test_a_protocol_that_ends_on_the_day_the_next_begins_is_refused() -> None:
+    later = replace(ANSM, version="2027-01", aliases=(), effective_from=date(2027, 1, 1))
+    with pytest.raises(ProtocolError, match="overlap"):
+        check_together([replace(ANSM, effective_until=date(2027, 1, 1)), later])
+    assert len(check_together([replace(ANSM, effective_until=date(2026, 12, 31)), later])) == 2
+
+
+def test_no_band_holds_less_than_nothing() -> None:
+    bands = ANSM.bands_of(Population.GENERAL)
+    for just_below in (True, False):
+        with pytest.raises(ValueError, match="no band holds"):
+            band_of(bands, Decimal(-1), just_below)
+    assert band_of(bands, Decimal(0)).id == "severe"
+
+
+# Shadow -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_corrected_count_is_compared_and_a_preliminary_one_is_not() -> None:
+    low = count(START + timedelta(days=77), 1400)
+    assert compare(EU, ANSM, COURSE, [replace(low, status=ResultStatus.CORRECTED)]).treatment is not None
+    assert compare(EU, ANSM, COURSE, [replace(low, status=ResultStatus.PRELIMINARY)]).counts == 0
+
+
+def test_a_first_dose_is_compared_only_with_its_leukocytes() -> None:
+    assert compare(EU, ANSM, COURSE, [count(START, 1700)]).treatment is None
+    refused = compare(EU, ANSM, COURSE, [count(START, 1700, wbc=6000)]).treatment
+    assert refused is not None
+    assert refused.stops == "old"
+    assert compare(EU, ANSM, COURSE, [count(START, 9000, wbc=3499)]).treatment is not None
+    assert compare(EU, ANSM, COURSE, [count(START + SOON, 9000, wbc=2999)]).treatment is not None
+
+
+def test_a_start_is_no_interval_and_a_banned_patient_is_judged_whole() -> None:
+    assert compare(EU, ANSM, COURSE, [count(START, 9000, wbc=9000)]).intervals == 0
+    banned = replace(COURSE, prior_neutropenia=PriorNeutropenia.STOP_LEVEL)
+    assert compare(EU, ANSM, banned, [count(DAY, 9000), count(DAY + SOON, 9000)]).counts == 1

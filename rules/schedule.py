@@ -174,7 +174,7 @@ def _due_under(chart: Chart) -> Due:
         # a count is asked for on the day of the restart; R8: one interval later it is due.
         recheck = since_restart.restart if recheck is None else min(recheck, since_restart.restart)
         window_interval = since_restart.rule.interval if since_restart.rule else None
-        if window_interval is not None and due_after(since_restart.restart, window_interval) < next_due:
+        if window_interval is not None and due_after(since_restart.restart, window_interval) <= next_due:
             next_due, interval, why = (
                 due_after(since_restart.restart, window_interval),
                 window_interval,
@@ -182,7 +182,7 @@ def _due_under(chart: Chart) -> Due:
             )
     elif since_restart is not None and last is not None and last.on < since_restart.restart and since_restart.rule:
         window_interval = since_restart.rule.interval
-        if window_interval is not None and due_after(since_restart.restart, window_interval) < next_due:
+        if window_interval is not None and due_after(since_restart.restart, window_interval) <= next_due:
             next_due, interval, why = (
                 due_after(since_restart.restart, window_interval),
                 window_interval,

@@ -76,6 +76,10 @@ def test_of_two_counts_a_day_the_lowest_leukocytes_are_judged_too() -> None:
     assert judge(count(later, 3000, wbc=6000), low, high, protocol=EU, on=later).category == "post_stop"
 
 
+def test_the_other_count_of_a_day_misses_its_leukocytes_too() -> None:
+    assert "leukocytes-missing" in judge(count(DAY, 3000), count(DAY, 2500), protocol=EU).remarks
+
+
 # What is said beside the verdict ------------------------------------------------------------------------------------
 
 
@@ -124,7 +128,27 @@ def test_a_silence_after_a_stop_for_the_count_names_the_readings_of_it() -> None
 def test_an_open_gap_bans_nobody() -> None:
     found = judge(count(DAY, 3000), course=replace(COURSE, interruptions=(gap(DAY - timedelta(days=9), None),)))
     assert (found.category, found.no_reexposure) == ("post_stop", False)
+    assert "restart-not-recorded" in found.remarks
     assert "no-reexposure" not in found.remarks
+
+
+def test_a_derived_count_is_said_to_lie_across_a_threshold_only_when_it_does() -> None:
+    for lower, across in (("2900", False), ("1400", True)):
+        anc = AbsoluteNeutrophilCount(per_mm3=Decimal(3000), derived=True, lower_bound=Decimal(lower))
+        assert ("derived-across-threshold" in judge(replace(count(DAY, 1), anc=anc)).remarks) is across
+
+
+def test_after_a_stop_the_limit_that_is_named_is_the_one_still_to_reach() -> None:
+    blood = replace(COURSE, stop=CompleteStop(DAY - timedelta(days=9), StopReason.ANC_BELOW_1000))
+    other = replace(COURSE, stop=CompleteStop(DAY - timedelta(days=9), StopReason.OTHER))
+    assert judge(count(DAY, 900), course=blood).threshold_per_mm3 == 1000
+    assert judge(count(DAY, 1300), course=blood).threshold_per_mm3 == 1500
+    assert judge(count(DAY, 1300), course=other).threshold_per_mm3 is None
+
+
+def test_a_missing_baseline_is_an_episode_of_the_planned_start() -> None:
+    start = DAY + timedelta(days=5)
+    assert judge(None, course=replace(COURSE, start=start)).episode_on == start
 
 
 def test_signs_of_infection_belong_to_the_mild_episode_or_to_the_missing_count() -> None:
@@ -166,6 +190,22 @@ def test_a_lower_bound_below_zero_or_no_number_is_unassessable() -> None:
         assert isinstance(assess(ANSM, COURSE, (), replace(count(DAY, 1), anc=anc), DAY), Unassessable)
 
 
+def test_below_the_same_value_is_a_fall() -> None:
+    below = replace(count(DAY, 1300), anc=AbsoluteNeutrophilCount(per_mm3=Decimal(1300), comparator="<"))
+    earlier = (count(date(2026, 6, 8), 3000), count(date(2026, 7, 6), 1300))
+    assert judge(below, *earlier).recommended_recheck_by == DAY + timedelta(days=3)
+    assert judge(count(DAY, 1300), *earlier).recommended_recheck_by is None
+
+
+def test_the_end_of_a_follow_up_names_the_readings_of_its_stop() -> None:
+    long_ago = DAY - timedelta(days=60)
+    blood = replace(COURSE, stop=CompleteStop(long_ago, StopReason.ANC_BELOW_1000))
+    other = replace(COURSE, stop=CompleteStop(long_ago, StopReason.OTHER))
+    recovered = count(DAY - timedelta(days=9), 3000)
+    assert "B-14" in judge(None, recovered, course=blood).readings
+    assert "B-15" in judge(None, recovered, course=other).readings
+
+
 # Days ---------------------------------------------------------------------------------------------------------------
 
 
@@ -192,6 +232,15 @@ def test_after_a_gap_the_weekly_count_is_due_a_week_after_the_restart() -> None:
     before_gap, inside_gap = count(date(2026, 7, 6), 3000), count(date(2026, 7, 8), 3000)
     for one in (before_gap, inside_gap):
         assert due(ANSM, course, [one], date(2026, 7, 10)).next_due == date(2026, 7, 17)
+
+
+@pytest.mark.parametrize(("late", "level"), [(3, AlertLevel.AMBER), (4, AlertLevel.RED)])
+def test_the_count_of_a_restart_is_soon_red(late: int, level: AlertLevel) -> None:
+    course = replace(COURSE, interruptions=(gap(date(2026, 7, 7), DAY),))
+    found = judge(None, count(date(2026, 7, 6), 3000), course=course, on=DAY + timedelta(days=late))
+    assert (found.next_due, found.alert) == (DAY, level)
+    inside = judge(None, count(date(2026, 7, 13), 3000), course=course, on=DAY + timedelta(days=7 + late))
+    assert (inside.next_due, inside.alert) == (DAY + timedelta(days=7), level)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +280,11 @@ def test_phases_begin_one_after_the_other(old: str, new: str) -> None:
         parse(TEXT.replace(old, new))
 
 
+def test_the_lowest_band_begins_with_nothing_itself() -> None:
+    with pytest.raises(ProtocolError, match="no range begins at zero"):
+        parse(TEXT.replace("at_least = 0\n", "above = 0\n", 1))
+
+
 def test_a_protocol_that_ends_on_the_day_the_next_begins_is_refused() -> None:
     later = replace(ANSM, version="2027-01", aliases=(), effective_from=date(2027, 1, 1))
     with pytest.raises(ProtocolError, match="overlap"):
@@ -268,3 +322,10 @@ def test_a_start_is_no_interval_and_a_banned_patient_is_judged_whole() -> None:
     assert compare(EU, ANSM, COURSE, [count(START, 9000, wbc=9000)]).intervals == 0
     banned = replace(COURSE, prior_neutropenia=PriorNeutropenia.STOP_LEVEL)
     assert compare(EU, ANSM, banned, [count(DAY, 9000), count(DAY + SOON, 9000)]).counts == 1
+
+
+def test_a_count_of_the_day_of_a_stop_is_judged_whole() -> None:
+    day = START + timedelta(days=400)
+    stopped = replace(COURSE, stop=CompleteStop(day, StopReason.OTHER))
+    assert compare(EU, ANSM, stopped, [count(day, 9000)]).intervals == 0
+    assert compare(EU, ANSM, stopped, [count(day - SOON, 9000)]).intervals == 1

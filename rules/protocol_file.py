@@ -174,9 +174,7 @@ class _File:
         cite.close()
         return citation
 
-    def reading_ids(self, entry: _Entry, key: str = "readings", *, optional: bool = True) -> tuple[str, ...]:
-        if key not in entry.table and not optional:
-            raise entry.fail(f"{key} is missing")
+    def reading_ids(self, entry: _Entry, key: str = "readings") -> tuple[str, ...]:
         ids = entry.take(key, list, [])
         for name in ids:
             if name not in self.known:

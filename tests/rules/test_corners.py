@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rules import ProtocolError, assess, check_together, due, find_protocol
+from rules.faults import course_faults
 from rules.model import (
     AbsoluteNeutrophilCount,
     AlertFamily,
@@ -264,6 +265,37 @@ def test_a_mild_count_of_an_earlier_course_is_history() -> None:
     assert judge(count(DAY, 3000), count(date(2025, 2, 5), 1200), course=again).action == "CONTINUE"
 
 
+@pytest.mark.parametrize(("ahead", "refused"), [(90, False), (91, True)])
+def test_a_start_is_planned_within_ninety_days(ahead: int, refused: bool) -> None:
+    course = replace(COURSE, start=DAY + timedelta(days=ahead))
+    assert bool(list(course_faults(course, DAY))) is refused
+
+
+def test_an_episode_began_with_the_first_of_its_unbroken_row() -> None:
+    row = (count(date(2026, 5, 4), 1200), count(date(2026, 6, 1), 3000), count(date(2026, 6, 29), 1300))
+    assert judge(count(DAY, 1300), *row).episode_on == date(2026, 6, 29)
+    assert judge(count(DAY, 1300), *row[:2]).episode_on == DAY
+
+
+def test_a_stable_patient_who_resumes_is_told_of_the_restart() -> None:
+    course = TreatmentCourse(start=date(2022, 3, 7), prior_neutropenia=PriorNeutropenia.NONE)
+    resumed = replace(course, interruptions=(gap(DAY - timedelta(days=40), DAY - timedelta(days=2)),))
+    found = judge(count(DAY, 3000), count(date(2026, 3, 2), 3000), course=resumed)
+    assert (found.action, found.episode_on) == ("RESUME_PREVIOUS_SCHEDULE", DAY - timedelta(days=2))
+
+
+def test_a_baseline_too_old_is_provisional() -> None:
+    assert judge(count(DAY, 3000), course=replace(COURSE, start=DAY + timedelta(days=11))).provisional
+    assert not judge(count(DAY, 3000), course=replace(COURSE, start=DAY + timedelta(days=10))).provisional
+
+
+def test_a_low_count_of_the_day_of_another_stop_keeps_the_follow_up_open() -> None:
+    stop = DAY - timedelta(days=28)
+    stopped = replace(COURSE, stop=CompleteStop(stop, StopReason.OTHER))
+    assert due(ANSM, stopped, [count(stop, 3000)], DAY).next_due is None
+    assert due(ANSM, stopped, [count(stop, 800)], DAY).next_due == stop + timedelta(days=7)
+
+
 # Files --------------------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +310,19 @@ def test_a_mild_count_of_an_earlier_course_is_history() -> None:
 def test_phases_begin_one_after_the_other(old: str, new: str) -> None:
     with pytest.raises(ProtocolError, match="must begin after"):
         parse(TEXT.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('alert = "critical"', 'alert = "amber"'),  # severe below moderate
+        ('below = 1000\nkind = "stop"', 'below = 1000\nkind = "normal"'),  # moderate before mild
+    ],
+)
+def test_a_lower_band_that_is_milder_is_refused(old: str, new: str) -> None:
+    assert old in TEXT
+    with pytest.raises(ProtocolError, match="must not be judged more mildly"):
+        parse(TEXT.replace(old, new, 1))
 
 
 def test_the_lowest_band_begins_with_nothing_itself() -> None:

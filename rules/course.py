@@ -14,7 +14,7 @@ from operator import itemgetter
 
 from rules.model import LabResult, Override, OverrideKind, Population, PriorNeutropenia, StopReason, TreatmentCourse
 from rules.protocol import InterruptionRule, MonitoringProtocol
-from rules.record import Count, Record, band, population_on, read_record, with_first_day
+from rules.record import UNCOUNTED, Count, Record, band, population_on, read_record, with_first_day
 from rules.span import Span, anniversary
 
 __all__ = ["Chart", "Clock", "Gap", "Place", "Stopped", "Window", "chart_at", "open_chart"]
@@ -190,7 +190,7 @@ def chart_of(
         and band(protocol, population_on(course, first_day.on), first_day).kind == "stop"
     ):
         treated = tuple(sorted((first_day, *treated)))
-    lowest = _lowest(treated)
+    lowest = _lowest(treated, leukocytes=bool(protocol.leukocyte_bands))
     first_neutropenia = _first_neutropenia(protocol, population, treated, lowest)
     overrides: tuple[Override, ...] = ()
     if course.overrides:
@@ -291,12 +291,13 @@ def _restarted(gap: Gap) -> date:
     return gap.restart
 
 
-def _lowest(treated: tuple[Count, ...]) -> Count | None:
+def _lowest(treated: tuple[Count, ...], *, leukocytes: bool) -> Count | None:
     """A count no higher than any other: what it clears, all clear."""
     if not treated:
         return None
     low = min(map(_per_mm3, treated))
-    return Count(treated[0].on, low, any(map(_just_below, treated)), True, low, min(map(_leukocytes, treated)))
+    fewest = min(map(_leukocytes, treated)) if leukocytes else UNCOUNTED
+    return Count(treated[0].on, low, any(map(_just_below, treated)), True, low, fewest)
 
 
 def _first_neutropenia(

@@ -190,7 +190,7 @@ def chart_of(
         and band(protocol, population_on(course, first_day.on), first_day).kind == "stop"
     ):
         treated = tuple(sorted((first_day, *treated)))
-    lowest = _lowest(treated, leukocytes=bool(protocol.leukocyte_bands))
+    lowest = _lowest(protocol, treated)
     first_neutropenia = _first_neutropenia(protocol, population, treated, lowest)
     overrides: tuple[Override, ...] = ()
     if course.overrides:
@@ -247,7 +247,7 @@ def _overridden(
     if out and first is not None:
         kept = tuple(c for c in treated if not (c.on in out and is_borderline(protocol, population, c)))
         if len(kept) < len(treated):
-            first = _first_neutropenia(protocol, population, kept, _lowest(kept))
+            first = _first_neutropenia(protocol, population, kept, _lowest(protocol, kept))
             on_file = {c.on for c in treated} - {c.on for c in kept}
             used += [override for day, override in out.items() if day in on_file]
     return first, tuple(used)
@@ -291,12 +291,12 @@ def _restarted(gap: Gap) -> date:
     return gap.restart
 
 
-def _lowest(treated: tuple[Count, ...], *, leukocytes: bool) -> Count | None:
+def _lowest(protocol: MonitoringProtocol, treated: tuple[Count, ...]) -> Count | None:
     """A count no higher than any other: what it clears, all clear."""
     if not treated:
         return None
     low = min(map(_per_mm3, treated))
-    fewest = min(map(_leukocytes, treated)) if leukocytes else UNCOUNTED
+    fewest = min(map(_leukocytes, treated)) if protocol.leukocyte_bands else UNCOUNTED
     return Count(treated[0].on, low, any(map(_just_below, treated)), True, low, fewest)
 
 

@@ -231,7 +231,8 @@ def _deadline(alert: Alert, settings: FhirProfile) -> str | None:
         return None
     dates = [day for day in (alert.assessment.recommended_recheck_by, alert.assessment.next_due) if day is not None]
     # A deadline before the Task itself would be an inverted window in some EHRs: an overdue test has none.
-    return min(dates).isoformat() if dates and min(dates) >= alert.updated_at.date() else None
+    today = alert.updated_at.astimezone(settings.zone).date()
+    return min(dates).isoformat() if dates and min(dates) >= today else None
 
 
 def _owner(alert: Alert, settings: FhirProfile) -> Resource:

@@ -6,7 +6,7 @@ import functools
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -45,7 +45,7 @@ class FhirProfile:
 
     ``owner`` and ``reviewer`` are FHIR references or role names, for alerts that name nobody who can own a Task.
     ``update_create``: the server lets us choose ids (CapabilityStatement ``updateCreate``). ``answer_within_min`` by
-    level gives ACK-STOP its deadline; a level that is not in it has none.
+    level gives ACK-STOP its deadline; a level that is not in it has none. ``zone``: the site's; dates are of its calendar.
     """
 
     engine_id: str = "neutroflag"
@@ -54,6 +54,7 @@ class FhirProfile:
     owner: str = ""
     reviewer: str = ""
     update_create: bool = True
+    zone: tzinfo = UTC
     answer_within_min: Mapping[str, int] = field(default_factory=lambda: _ANSWER_WITHIN_MIN)
 
     def minutes_to_answer(self, level: AlertLevel) -> int | None:

@@ -117,7 +117,12 @@ class Back:
 
 
 def fhir_profile(item: FhirDestination, settings: Settings) -> FhirProfile:
-    return FhirProfile(engine_id=settings.engine.name, engine_version=version("neutroflag"), owner=item.owner)
+    return FhirProfile(
+        engine_id=settings.engine.name,
+        engine_version=version("neutroflag"),
+        owner=item.owner,
+        zone=settings.zone,
+    )
 
 
 def _sink_of(item: FhirDestination | MllpDestination, settings: Settings) -> Sink:

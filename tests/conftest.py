@@ -7,7 +7,7 @@ import contextlib
 import csv
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -185,7 +185,7 @@ async def enrol(path: Path, url: str, patient_id: str, **columns: str) -> Import
         "given": "DOMINIQUE",
         "birth_date": "1979-03-28",
         "sex": "F",
-        "treatment_start": (date.today() - timedelta(days=40)).isoformat(),  # noqa: DTZ011  # days, not instants
+        "treatment_start": (datetime.now(PARIS).date() - timedelta(days=40)).isoformat(),
         "start_confirmed_by": "Dr Hoda",
         "neutropenia_history": "none",
     } | columns

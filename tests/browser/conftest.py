@@ -23,6 +23,7 @@ from engine.simulate import blood_count
 from store import accounts, database
 from wire.mllp import frame
 
+PARIS = ZoneInfo("Europe/Paris")
 AUTHORITY = "2.999.1"
 PASSWORD = "a long password of a test"  # noqa: S105  # of the test's own accounts
 ACCOUNTS = {"dr.martin": "clinician", "dr.leroy": "clinician", "ops": "operator", "audit": "auditor", "root": "admin"}
@@ -49,13 +50,13 @@ class House:
             "family": f"FAMILLE{patient}",
             "given": "Camille",
             "birth_date": "1980-01-01",
-            "treatment_start": (datetime.now(UTC).date() - timedelta(days=40)).isoformat(),
+            "treatment_start": (datetime.now(PARIS).date() - timedelta(days=40)).isoformat(),
             "start_confirmed_by": "Dr Test",
             "neutropenia_history": "none",
         } | columns
         file = self.engine.config.with_name(f"register-{patient}.csv")
         file.write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n", encoding="utf-8")
-        report = import_csv(file, self.database, actor="browser test", zone=ZoneInfo("Europe/Paris"))
+        report = import_csv(file, self.database, actor="browser test", zone=PARIS)
         assert not report.complaints
 
     def count(

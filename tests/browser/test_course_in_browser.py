@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import expect
 
+PARIS = ZoneInfo("Europe/Paris")
 PASSWORD = "a long password of a test"  # noqa: S105  # of the test's own accounts
 
 
 def day(ago: float) -> str:
-    return (datetime.now(UTC) - timedelta(days=ago)).date().isoformat()
+    return (datetime.now(PARIS) - timedelta(days=ago)).date().isoformat()
 
 
 def moment(ago: float) -> str:
-    return (datetime.now(UTC) - timedelta(days=ago)).strftime("%Y-%m-%dT%H:%M")
+    return (datetime.now(PARIS) - timedelta(days=ago)).strftime("%Y-%m-%dT%H:%M")
 
 
 # form, what is filled in, and first a form that must precede it.

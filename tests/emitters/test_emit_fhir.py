@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import product
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from pyfhircheck import Validator
@@ -255,6 +256,19 @@ def test_a_stop_is_to_be_answered_within_the_hour_and_a_count_by_its_date(make):
     assert resource(build(mild), "Task")["restriction"] == {"period": {"end": "2026-11-23"}}
     late = make.alert(family=AlertFamily.OVERDUE, assessment=make.assessment(next_due=date(2026, 11, 1)))
     assert "restriction" not in resource(build(late), "Task")
+
+
+@pytest.mark.parametrize(("zone", "kept"), [("America/Guadeloupe", True), ("Indian/Reunion", False), ("UTC", False)])
+def test_whether_a_date_is_over_is_a_question_of_the_site_s_calendar(make, zone, kept):
+    evening = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)  # still the 23rd in Guadeloupe
+    mild = make.alert(
+        family=AlertFamily.OVERDUE,
+        level=AlertLevel.AMBER,
+        updated_at=evening,
+        assessment=make.assessment(next_due=date(2026, 11, 23)),
+    )
+    task = resource(build(mild, settings=FhirProfile(zone=ZoneInfo(zone))), "Task")
+    assert ("restriction" in task) is kept
 
 
 def test_ids_are_chosen_where_allowed_and_matched_by_identifier_elsewhere(make):

@@ -7,7 +7,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rules import assess, find_protocol
@@ -68,11 +68,13 @@ def test_a_year_is_never_due_later_than_its_anniversary(day: date, years: int) -
 
 
 @given(st.dates(date(1996, 1, 1), date(2096, 12, 31)), st.integers(0, 800))
+@example(date(2002, 2, 1), 758)
 @settings(max_examples=300, deadline=None)
 def test_lost_days_never_bring_an_anniversary_forward(day: date, lost: int) -> None:
     two = Span(2, "year")
     assert anniversary(day, two, lost) >= anniversary(day, two) + timedelta(days=lost)
-    assert anniversary(day, two, lost + 1) > anniversary(day, two, lost)
+    # Not strictly: one day more may only make up for a 29 February that the second year has not.
+    assert anniversary(day, two, lost + 1) >= anniversary(day, two, lost)
 
 
 @given(st.dates(date(2020, 1, 1), date(2034, 12, 31)), st.sampled_from([0, 1, 2, 3, 23]))

@@ -11,10 +11,11 @@ from datetime import date
 from typing import assert_never
 
 from rules.absent import infection_pending, judge_absence
+from rules.counts import Count
 from rules.course import Chart, Place, chart_of
 from rules.model import AlertFamily, AlertLevel, Assessment, CourseState, LabResult, TreatmentCourse, Unassessable
 from rules.protocol import Grounds, InterruptionRule, MonitoringProtocol, Range
-from rules.record import Count, band, count_of, is_after_first_dose, is_provisional, read_record, with_first_day, worse
+from rules.record import band, count_of, is_after_first_dose, is_provisional, read_record, with_first_day, worse
 from rules.schedule import FollowUp, follow_up, may_start, meets, phase_of
 from rules.span import anniversary, due_after
 from rules.verdict import contraindicated, count_remarks, earliest, highest, merged, risk_applies, risk_remarks, verdict

@@ -6,22 +6,20 @@ A ``Chart`` is opened once for a judgement; everything else reads it.
 from __future__ import annotations
 
 import enum
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from operator import itemgetter
 
+from rules.counts import Count, Counts
 from rules.model import LabResult, Override, OverrideKind, Population, PriorNeutropenia, StopReason, TreatmentCourse
 from rules.protocol import InterruptionRule, MonitoringProtocol
-from rules.record import UNCOUNTED, Count, Record, band, population_on, read_record, with_first_day
+from rules.record import Record, band, population_on, read_record, with_first_day
 from rules.span import Span, anniversary
 
 __all__ = ["Chart", "Clock", "Gap", "Place", "Stopped", "Window", "chart_at", "open_chart"]
 
 _DAY = timedelta(days=1)
-# Places of a Count's fields: by number they are read without a call.
-_on, _per_mm3, _just_below, _, _, _leukocytes = map(itemgetter, range(len(Count._fields)))
 
 
 class Place(enum.Enum):
@@ -85,8 +83,8 @@ class Chart:
     course: TreatmentCourse
     as_of: date
     population: Population
-    counts: tuple[Count, ...]
-    treated_counts: tuple[Count, ...]
+    counts: Counts
+    treated_counts: Counts
     """Those under treatment, its interruptions included: after the day of the first dose (B-18)."""
     doubtful: tuple[Count, ...]
     first_neutropenia: date | None
@@ -189,8 +187,8 @@ def chart_of(
         and (first_day.on < as_of or (first_day.on == as_of and not before_only))
         and band(protocol, population_on(course, first_day.on), first_day).kind == "stop"
     ):
-        treated = tuple(sorted((first_day, *treated)))
-    lowest = _lowest(protocol, treated)
+        treated = Counts.of(sorted((first_day, *treated)))
+    lowest = treated.lowest()
     first_neutropenia = _first_neutropenia(protocol, population, treated, lowest)
     overrides: tuple[Override, ...] = ()
     if course.overrides:
@@ -232,7 +230,7 @@ def _overridden(
     protocol: MonitoringProtocol,
     population: Population,
     course: TreatmentCourse,
-    treated: tuple[Count, ...],
+    treated: Counts,
     first: date | None,
     as_of: date,
 ) -> tuple[date | None, tuple[Override, ...]]:
@@ -245,9 +243,9 @@ def _overridden(
         o.value_on: o for o in course.overrides if o.kind is OverrideKind.BORDERLINE_NOT_HISTORY and o.in_force(as_of)
     }
     if out and first is not None:
-        kept = tuple(c for c in treated if not (c.on in out and is_borderline(protocol, population, c)))
+        kept = Counts.of(c for c in treated if not (c.on in out and is_borderline(protocol, population, c)))
         if len(kept) < len(treated):
-            first = _first_neutropenia(protocol, population, kept, _lowest(protocol, kept))
+            first = _first_neutropenia(protocol, population, kept, kept.lowest())
             on_file = {c.on for c in treated} - {c.on for c in kept}
             used += [override for day, override in out.items() if day in on_file]
     return first, tuple(used)
@@ -273,14 +271,13 @@ def is_borderline(protocol: MonitoringProtocol, population: Population, count: C
 
 def chart_at(chart: Chart, day: date) -> Chart:
     """The same patient as known on an earlier ``day``, whose own count is being followed up."""
-    kept = bisect_left(chart.treated_counts, day, key=_on)
     number = bisect_right(chart.gaps, day, key=_restarted)
     first = chart.first_neutropenia
     return replace(
         chart,
         as_of=day,
         population=population_on(chart.course, day),
-        treated_counts=chart.treated_counts[:kept],
+        treated_counts=chart.treated_counts.until(day),
         gaps=chart.gaps[:number],
         clocks=chart.clocks[: number + 1],
         first_neutropenia=first if first is not None and first < day else None,
@@ -291,17 +288,8 @@ def _restarted(gap: Gap) -> date:
     return gap.restart
 
 
-def _lowest(protocol: MonitoringProtocol, treated: tuple[Count, ...]) -> Count | None:
-    """A count no higher than any other: what it clears, all clear."""
-    if not treated:
-        return None
-    low = min(map(_per_mm3, treated))
-    fewest = min(map(_leukocytes, treated)) if protocol.leukocyte_bands else UNCOUNTED
-    return Count(treated[0].on, low, any(map(_just_below, treated)), True, low, fewest)
-
-
 def _first_neutropenia(
-    protocol: MonitoringProtocol, population: Population, treated: tuple[Count, ...], lowest: Count | None
+    protocol: MonitoringProtocol, population: Population, treated: Counts, lowest: Count | None
 ) -> date | None:
     if lowest is None or band(protocol, population, lowest).kind == "normal":
         return None
@@ -309,7 +297,7 @@ def _first_neutropenia(
 
 
 def _stop_counts(
-    protocol: MonitoringProtocol, course: TreatmentCourse, treated: tuple[Count, ...], lowest: Count | None
+    protocol: MonitoringProtocol, course: TreatmentCourse, treated: Counts, lowest: Count | None
 ) -> list[Count]:
     """Counts of this treatment below the stop threshold of their own day: a later record of benign ethnic neutropenia
     lifts no stop (N-7)."""
@@ -325,13 +313,13 @@ def _stop_counts(
     ]
 
 
-def _under_treatment(course: TreatmentCourse, counts: tuple[Count, ...]) -> tuple[Count, ...]:
+def _under_treatment(course: TreatmentCourse, counts: Counts) -> Counts:
     """After the day of the first dose; and those of an earlier course that ended before it (A-14, B-20)."""
     start = course.start
     earlier_stop = course.stop.on if course.stop is not None and (start is None or course.stop.on < start) else None
     if earlier_stop is None and start is not None:
-        return counts[bisect_right(counts, start, key=_on) :]
-    return tuple(
+        return counts.after(start)
+    return Counts.of(
         c for c in counts if (start is not None and c.on > start) or (earlier_stop is not None and c.on <= earlier_stop)
     )
 
@@ -418,7 +406,7 @@ def _window_end(rule: InterruptionRule | None, clock: Clock, restart: date) -> d
 def _stop(
     protocol: MonitoringProtocol,
     course: TreatmentCourse,
-    treated: tuple[Count, ...],
+    treated: Counts,
     lowest: Count | None,
     gaps: tuple[Gap, ...],
     as_of: date,

@@ -6,9 +6,9 @@ from datetime import date
 from decimal import Decimal
 from typing import assert_never
 
+from rules.counts import Count
 from rules.course import Chart, Place
 from rules.model import Override, OverrideKind, Population
-from rules.record import Count
 from rules.span import Span
 
 __all__ = ["explain", "plain"]

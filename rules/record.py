@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
-from operator import itemgetter
-from typing import NamedTuple
 
+from rules.counts import UNCOUNTED, Count, Counts
 from rules.model import AbsoluteNeutrophilCount, LabResult, Population, ResultStatus, TreatmentCourse, Trust
 from rules.protocol import MonitoringProtocol, Range, band_of, worse_band
 
 __all__ = [
-    "UNCOUNTED",
-    "Count",
     "Record",
     "count_of",
     "is_after_first_dose",
@@ -31,32 +28,11 @@ __all__ = [
 # Looked up once: reading ten years of counts is the hot path.
 _FINAL, _CORRECTED, _PRELIMINARY = ResultStatus.FINAL, ResultStatus.CORRECTED, ResultStatus.PRELIMINARY
 _PROVISIONAL = Trust.PROVISIONAL
-_new = tuple.__new__
-_day = itemgetter(0)
-
-UNCOUNTED = Decimal("Infinity")
-"""Leukocytes that nobody counted: above every threshold, so that they lower nothing."""
-
-
-class Count(NamedTuple):
-    """One day's count. ``per_mm3`` is what is compared: the reported value, or the lower bound of a derived one.
-
-    ``just_below``: reported as "<x" (A-22). ``absolute``: reported as such, not derived and not a lower bound, so that it
-    can make a ban permanent (B-25). ``upper``: what rounding allows at best.
-    """
-
-    on: date
-    per_mm3: Decimal
-    just_below: bool
-    absolute: bool
-    upper: Decimal
-    leukocytes: Decimal = UNCOUNTED
-    """Per mm3; only protocols with bands of leukocytes read them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    counts: tuple[Count, ...]
+    counts: Counts
     doubtful: tuple[Count, ...]
     """Provisional counts, oldest first; only ever read to raise."""
     after_dose: Count | None = None
@@ -88,28 +64,51 @@ def read_record(history: Sequence[LabResult], as_of: date, judged: LabResult | N
     Versions share a ``key``; the store's ``id`` orders them, else their place in ``history``. ``judged`` is the newest
     version of its own key, whatever history says of it.
     """
-    counts: list[Count] = []
+    days: list[date] = []
+    values: list[Decimal] = []
+    whole: dict[date, Count] = {}
     doubtful: list[Count] = []
-    add = counts.append
+    latest = date.min
+    add_day, add_value = days.append, values.append
     for result in _current(history, judged):
         collected, anc, status = result.collected_at, result.anc, result.status
         if collected is None or anc is None:
             continue
-        value, leukocytes = anc.per_mm3, result.wbc_per_mm3
+        value = anc.per_mm3
         on = collected.date()
         if on > as_of or not value.is_finite():
             continue
         if (status is _FINAL or status is _CORRECTED) and result.trust is not _PROVISIONAL:
-            if anc.comparator is None and anc.lower_bound is None and leukocytes is None:
-                # What count_of would say; spelt out, because this is nearly every count of ten years.
-                add(_new(Count, (on, value, False, not anc.derived, value, UNCOUNTED)))
-            else:
-                add(count_of(anc, on, leukocytes))
+            if on <= latest:  # not in order, or several of a day
+                return _sorted(history, as_of, judged)
+            latest = on
+            bare = anc.comparator is None and anc.lower_bound is None and not anc.derived
+            if not bare or result.wbc_per_mm3 is not None:
+                count = whole[on] = count_of(anc, on, result.wbc_per_mm3)
+                value = count.per_mm3
+            add_day(on)
+            add_value(value)
         elif not status.withdrawn:
-            doubtful.append(count_of(anc, on, leukocytes))
+            doubtful.append(count_of(anc, on, result.wbc_per_mm3))
+    doubtful.sort()
+    return Record(Counts(days, values, whole), tuple(doubtful))
+
+
+def _sorted(history: Sequence[LabResult], as_of: date, judged: LabResult | None) -> Record:
+    """The same of a history in any order."""
+    counts: list[Count] = []
+    doubtful: list[Count] = []
+    for result in _current(history, judged):
+        if result.collected_at is None or result.anc is None or result.status.withdrawn:
+            continue
+        on = result.collected_at.date()
+        if on > as_of or not result.anc.per_mm3.is_finite():
+            continue
+        count = count_of(result.anc, on, result.wbc_per_mm3)
+        (doubtful if is_provisional(result) else counts).append(count)
     counts.sort()
     doubtful.sort()
-    return Record(_one_a_day(counts), tuple(doubtful))
+    return Record(Counts.of(_one_a_day(counts)), tuple(doubtful))
 
 
 def with_first_day(
@@ -161,16 +160,14 @@ def _current(history: Sequence[LabResult], judged: LabResult | None) -> Sequence
     return loose
 
 
-def _one_a_day(counts: list[Count]) -> tuple[Count, ...]:
-    if len(set(map(_day, counts))) == len(counts):
-        return tuple(counts)
+def _one_a_day(counts: list[Count]) -> list[Count]:
     kept: list[Count] = []
     for count in counts:
         if kept and kept[-1].on == count.on:
             kept[-1] = worse(kept[-1], count)
         else:
             kept.append(count)
-    return tuple(kept)
+    return kept
 
 
 def worse(one: Count, other: Count) -> Count:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
+from rules.counts import UNCOUNTED, Count
 from rules.course import Chart, Place, Window, chart_at, open_chart, shortened
 from rules.model import AlertLevel, LabResult, Override, TreatmentCourse
 from rules.protocol import Initiation, MonitoringProtocol, Phase
-from rules.record import UNCOUNTED, Count, band
+from rules.record import band
 from rules.span import Span, anniversary, due_after
 
 __all__ = ["Due", "FollowUp", "Why", "due", "due_of", "follow_up", "phase_of"]

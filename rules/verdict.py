@@ -7,11 +7,12 @@ from datetime import date
 from decimal import Decimal
 from operator import attrgetter
 
+from rules.counts import UNCOUNTED, Count
 from rules.course import Chart, Place, shortened
 from rules.explain import explain
 from rules.model import AlertFamily, AlertLevel, Assessment, LabResult, Override
 from rules.protocol import Grounds
-from rules.record import UNCOUNTED, Count, band
+from rules.record import band
 from rules.span import Span, anniversary, due_after
 
 __all__ = [

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from operator import itemgetter
 
 from rules.counts import UNCOUNTED, Count
 from rules.course import Chart, Place, Window, chart_at, open_chart, shortened
@@ -79,11 +80,12 @@ def phase_of(chart: Chart, day: date, *, neutropenia: bool) -> Phase:
     """The phase of treated time on ``day``; phases for a clean history are closed to the others (R3c, R3d, R4)."""
     clock = chart.clock_on(day)
     closed = neutropenia or chart.past_unknown
-    found = chart.protocol.phases[0]
-    for phase in chart.protocol.phases:
-        if day >= anniversary(clock.start, phase.since, clock.lost_days) and not (phase.without_neutropenia and closed):
-            found = phase
-    return found
+    for phase in reversed(chart.protocol.phases):
+        if phase.without_neutropenia and closed:
+            continue
+        if day >= anniversary(clock.start, phase.since, clock.lost_days):
+            return phase
+    return chart.protocol.phases[0]
 
 
 def follow_up(chart: Chart, count: Count) -> FollowUp:
@@ -104,10 +106,10 @@ def follow_up(chart: Chart, count: Count) -> FollowUp:
     window = chart.window
     if window is not None and window.rule.interval is not None:
         spans.append(window.rule.interval)
-    interval = min(spans, key=lambda span: due_after(chart.as_of, span))
+    next_due, interval = min(((due_after(chart.as_of, span), span) for span in spans), key=itemgetter(0))
     unsettled = is_mild and not _settled(chart, count)
     recheck = due_after(chart.as_of, mild.recheck) if unsettled and mild.recheck is not None else None
-    return FollowUp(due_after(chart.as_of, interval), interval, recheck, phase, window, unsettled)
+    return FollowUp(next_due, interval, recheck, phase, window, unsettled)
 
 
 def _settled(chart: Chart, count: Count) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
 
 _FIELDS = tuple(one.name for one in fields(Assessment))
 _values = attrgetter(*_FIELDS)
+_rank = attrgetter("rank")
 
 
 def verdict(
@@ -124,7 +125,7 @@ def merged(found: Assessment, remarks: tuple[str, ...] = (), readings: tuple[str
 
 
 def highest(*levels: AlertLevel) -> AlertLevel:
-    return max(levels, key=lambda level: level.rank)
+    return max(levels, key=_rank)
 
 
 def earliest(*days: date | None) -> date | None:

@@ -6,6 +6,7 @@ Nothing of the evaluator is used: tests compare the two on boundary and sampled 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -54,6 +55,8 @@ class State:
     settled: Any
     over: Any
     """The weeks after a complete stop are over."""
+    aftermath: Any
+    """Closer counts are asked for still, after counts of a low band that were followed by normal ones."""
     year_days: Any
     """A year in days, 365 or 366."""
 
@@ -72,6 +75,7 @@ def state(name: str = "") -> State:
         real(f"previous mild{name}"),
         yes(f"settled{name}"),
         yes(f"period over{name}"),
+        yes(f"aftermath{name}"),
         whole(f"year in days{name}"),
     )
 
@@ -135,6 +139,12 @@ class Encoding:
         for number, rule in enumerate(protocol.interruptions):
             if rule.interval is not None:
                 found = z3.If(s.window == number, _shorter(found, self._days(rule.interval, s)), found)
+        # Of several aftermaths the longest interval, so that nothing is proved of a shorter one.
+        bands = (band for name in Population for band in self._all_bands(name))
+        spans = [self._days(band.after.interval, s) for band in bands if band.after is not None]
+        if spans:
+            lately = z3.And(s.aftermath, kind == SEVERITY["normal"])
+            found = z3.If(lately, _shorter(found, functools.reduce(_max, spans)), found)
         return z3.If(kind == SEVERITY["stop"], self._days(protocol.after_stop.low_interval, s), found)
 
     def unsettled(self, anc: Any, s: State) -> Any:

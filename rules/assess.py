@@ -328,7 +328,8 @@ def _action(
     if history:
         weekly = asked.interval != mild.interval
         return (mild.action_while_weekly if weekly else mild.action), (*own, mild.grounds, asked.phase.grounds)
-    return found.action, (*own, asked.phase.grounds)
+    lately = (asked.lately.grounds,) if asked.lately is not None else ()
+    return found.action, (*own, asked.phase.grounds, *lately)
 
 
 def _phase_changes(chart: Chart, asked: FollowUp, *, history: bool) -> bool:

@@ -34,6 +34,7 @@ _WORDS = {
         "start": "Before the first dose: ANC >= {at} permits the start",
         "start leukocytes": " with leukocytes >= {at}",
         "below": "below: {do}",
+        "aftermath": " Once normal again, at most {interval} apart for {period}.",
         "baseline": "The count before the first dose holds for {span}.",
         "schedule": "Schedule by treated time (longest interval)",
         "from": "from {since}: at most {interval} apart{only}",
@@ -76,6 +77,7 @@ _WORDS = {
         "leukocytes": "Leucocytes sous traitement, par mm3 (la plus sévère des deux numérations)",
         "start": "Avant la première prise : PNN >= {at} permet l'instauration",
         "start leukocytes": " avec leucocytes >= {at}",
+        "aftermath": " Après retour à la normale, au plus {interval} entre deux numérations pendant {period}.",
         "below": "en dessous : {do}",
         "baseline": "La numération d'avant la première prise vaut {span}.",
         "schedule": "Calendrier par temps traité (intervalle le plus long)",
@@ -159,9 +161,12 @@ class _Writer:
         return [*lines, "", self.say("baseline", span=self.span(self.protocol.baseline.valid_for))]
 
     def band(self, band: Range) -> str:
-        return (
-            f"- {_limits(band)}: **{band.id}** ({self.alert(band.alert)}). {self.do(band.action)} [{band.grounds.rule}]"
-        )
+        after = ""
+        if band.after is not None:
+            parts = {"interval": self.span(band.after.interval), "period": self.span(band.after.period)}
+            after = self.say("aftermath", **parts)
+        does = f"{self.do(band.action)}{after} [{band.grounds.rule}]"
+        return f"- {_limits(band)}: **{band.id}** ({self.alert(band.alert)}). {does}"
 
     def start(self, population: Population) -> str:
         rule = self.protocol.initiation_of(population)

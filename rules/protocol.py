@@ -80,6 +80,14 @@ class Grounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Aftermath:
+    """Closer counts once the counts are normal again after one in a band: ``interval`` for ``period`` from the first."""
+
+    interval: Span
+    period: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Range:
     """One band of counts under treatment. ``low``/``high`` in cells per mm3; ``high`` None: no upper end."""
 
@@ -93,6 +101,7 @@ class Range:
     action: str
     alert: AlertLevel
     grounds: Grounds
+    after: Aftermath | None = None
 
     def holds(self, per_mm3: Decimal, just_below: bool = False) -> bool:
         """Whether the count lies in the band; ``just_below``: an infinitesimal under ``per_mm3`` (A-22, "<x")."""
@@ -315,6 +324,9 @@ class MonitoringProtocol:
     """``ranges`` by population, lowest first."""
     leukocyte_bands: tuple[tuple[Population, tuple[Range, ...]], ...]
     """The same for leukocytes; empty where they are no criterion. The worse of the two bands is the verdict's."""
+
+    aftermath: bool
+    """Whether any band has an aftermath."""
 
     @property
     def name(self) -> str:

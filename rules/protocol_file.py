@@ -19,6 +19,7 @@ from rules.actions import ACTIONS
 from rules.model import AlertLevel, Citation, Population
 from rules.protocol import (
     PROPERTIES,
+    Aftermath,
     AfterMild,
     AfterStop,
     Baseline,
@@ -248,6 +249,7 @@ def parse(text: str, choices: Mapping[str, Choice] | None = None) -> MonitoringP
         not_encoded=tuple(_not_encoded(file, entry) for entry in root.children("not_encoded")),
         bands=tuple((population, _bands(population, ranges)) for population in Population),
         leukocyte_bands=tuple((p, _bands(p, leukocytes, "leukocyte_range")) for p in Population) if leukocytes else (),
+        aftermath=any(band.after is not None for band in (*ranges, *leukocytes)),
     )
     root.close()
     if idle := sorted(file.known - file.named):
@@ -339,9 +341,16 @@ def _range(file: _File, entry: _Entry, population: Population) -> Range | None:
         action=entry.action(),
         alert=entry.level("alert"),
         grounds=file.grounds(entry),
+        after=_one(entry.child("after"), _aftermath) if "after" in entry.table else None,
     )
+    if found.after is not None and found.kind == "normal":
+        raise entry.fail("after: nothing follows a normal count")
     entry.close()
     return found if applies else None
+
+
+def _aftermath(entry: _Entry) -> Aftermath:
+    return Aftermath(entry.days("interval"), entry.days("period"))
 
 
 def _bands(population: Population, ranges: tuple[Range, ...], name: str = "range") -> tuple[Range, ...]:

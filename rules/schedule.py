@@ -15,7 +15,7 @@ from operator import itemgetter
 from rules.counts import UNCOUNTED, Count
 from rules.course import Chart, Place, Window, chart_at, open_chart, shortened
 from rules.model import AlertLevel, LabResult, Override, TreatmentCourse
-from rules.protocol import Initiation, MonitoringProtocol, Phase
+from rules.protocol import Initiation, MonitoringProtocol, Phase, Range
 from rules.record import band
 from rules.span import Span, anniversary, due_after
 
@@ -45,6 +45,8 @@ class FollowUp:
     window: Window | None
     opens_or_falls: bool
     """A mild count that opens an episode or is not yet stable (B-10)."""
+    lately: Range | None = None
+    """The low band whose aftermath asks for closer counts still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +105,33 @@ def follow_up(chart: Chart, count: Count) -> FollowUp:
         spans.append(protocol.unknown_past.interval)
     if kind == "stop":
         spans.append(protocol.after_stop.low_interval)
+    lately = _lately(chart) if protocol.aftermath and kind == "normal" else None
+    if lately is not None and lately.after is not None:
+        spans.append(lately.after.interval)
     window = chart.window
     if window is not None and window.rule.interval is not None:
         spans.append(window.rule.interval)
     next_due, interval = min(((due_after(chart.as_of, span), span) for span in spans), key=itemgetter(0))
     unsettled = is_mild and not _settled(chart, count)
     recheck = due_after(chart.as_of, mild.recheck) if unsettled and mild.recheck is not None else None
-    return FollowUp(next_due, interval, recheck, phase, window, unsettled)
+    return FollowUp(next_due, interval, recheck, phase, window, unsettled, lately)
+
+
+def _lately(chart: Chart) -> Range | None:
+    """The band of the last low counts whose aftermath is not over on a day with a normal count."""
+    normal_since = chart.as_of
+    low = False
+    for earlier in reversed(chart.treated_counts):
+        found = band(chart.protocol, chart.population, earlier)
+        if found.kind != "normal":
+            low = True
+            if found.after is not None:
+                return found if chart.as_of < due_after(normal_since, found.after.period) else None
+        elif low:
+            return None
+        else:
+            normal_since = earlier.on
+    return None
 
 
 def _settled(chart: Chart, count: Count) -> bool:

@@ -127,6 +127,7 @@ def test_the_evaluator_does_what_the_encoding_says(
         "previous mild": Decimal(-1),
         "settled": False,
         "period over": False,
+        "aftermath": False,
         "year in days": year,
         "count": value,
         "leukocytes": Decimal(10**6),

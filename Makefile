@@ -16,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser pictures check bench pages bundle lock clean
+.PHONY: help demo test test-browser pictures check bench evidence pages bundle lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,10 @@ check: $(VENV)/.dev ## lint, types, layers, protocols
 
 bench: $(VENV)/.dev ## what it costs, one table
 	$(BIN)/python -m bench $(ARGS)
+
+evidence: $(VENV)/.dev ## hours: every step failing in turn, in one table; ARGS="steps --stride 10" for less
+	EVERY_STEP=all $(BIN)/python -m pytest -q -n 0 tests/engine/test_every_step.py
+	$(BIN)/python -m evidence $(ARGS)
 
 bundle: $(VENV)/.runtime ## one archive for a machine without an index, tried offline before it is kept
 	$(BIN)/python deploy/bundle/build.py

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from store.port import Accepted, Envelope, StoreUnavailable
 
@@ -237,8 +237,16 @@ def _run_one(connection: Connection, job: _Operation) -> _Outcome:
     try:
         value = job.run(connection)
     except Exception as error:
+        if _of_the_database(error):
+            raise  # not the operation's doing: the whole is undone, and each is tried by itself
         cursor.execute("ROLLBACK TO one")
         cursor.execute("RELEASE one")
         return job, None, error
     cursor.execute("RELEASE one")
     return job, value, None
+
+
+def _of_the_database(error: Exception) -> bool:
+    """A disk, a lock or a damaged file, and nothing that the operation asked for wrongly."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return type(cause).__name__ in ("OperationalError", "InternalError", "DatabaseError")

@@ -115,14 +115,17 @@ def _messages(raw: sqlite3.Connection, sizes: Sizes, now: datetime) -> Counter[s
     ends: Counter[str] = Counter()
     names = (
         "id received_at channel format peer sender control_id message_type dedupe_key content_hash duplicate_of "
-        "disposition reason judged_at size ledger raw"
+        "disposition reason judged_at size kept"
     ).split()
     marks = ", ".join("?" * len(names))
+    insert = f"INSERT INTO message ({', '.join(names)}) VALUES ({marks})"  # noqa: S608  # our own names
     raw.execute("BEGIN")
-    raw.executemany(
-        f"INSERT INTO message ({', '.join(names)}) VALUES ({marks})",  # noqa: S608  # our own names
-        _rows(sizes, now, ends),
-    )
+    for *row, ledger, body in _rows(sizes, now, ends):
+        raw.execute(insert, row)
+        if body is not None:
+            raw.execute("INSERT INTO body VALUES (?, ?)", (row[0], body))
+        if ledger is not None:
+            raw.execute("INSERT INTO ledger VALUES (?, ?)", (row[0], ledger))
     raw.execute("COMMIT")
     return ends
 
@@ -169,7 +172,7 @@ def _rows(sizes: Sizes, now: datetime, ends: Counter[str]) -> Iterator[tuple[Any
         kept = None if end in ("duplicate", "set_aside", "not_relevant") else ledger
         yield (
             number, at, "mllp", "hl7v2", "192.0.2.1:4711", sender, control, "ORU^R01", name, name, duplicate_of,
-            end, reason, at, 5700, kept, raw,
+            end, reason, at, 5700, raw is not None, kept, raw,
         )  # fmt: skip
 
 

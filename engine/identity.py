@@ -6,12 +6,12 @@ it may raise an alarm, it never reassures. Two patients for one message is nobod
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rules.model import PatientIdentifier
 from store.port import PatientRecord
+from store.values import new_uuid
 
 __all__ = ["Ambiguous", "Known", "Patients", "Unknown", "published", "usable"]
 
@@ -84,7 +84,7 @@ class Patients:
 
     def new(self, identifiers: Iterable[PatientIdentifier]) -> PatientRecord:
         """A record for somebody not seen before, not enrolled; its id is ours and derived from nothing."""
-        record = PatientRecord(id=str(uuid.uuid4()), new=True)
+        record = PatientRecord(id=new_uuid(), new=True)
         self.by_id[record.id] = record
         self.learn(record, identifiers)
         return record

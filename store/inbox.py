@@ -11,12 +11,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from store.port import Accepted, Claim, Disposition, Envelope, MessageDone
 from store.statement import Prepared
-from store.tables import counter, message
+from store.tables import body, counter, ledger, message
 from store.values import from_ms, to_ms
 
 __all__ = ["arrive", "claim", "count", "finish", "judged", "known", "replay"]
 
 _insert_message = Prepared(insert(message).values({column.name: bindparam(column.name) for column in message.columns}))
+_insert_body = Prepared(insert(body).values(message_id=bindparam("message_id"), raw=bindparam("raw")))
+_insert_ledger = Prepared(insert(ledger).values(message_id=bindparam("message_id"), entries=bindparam("entries")))
 _known = Prepared(
     select(message.c.id, message.c.content_hash)
     .where(message.c.dedupe_key == bindparam("key"), message.c.duplicate_of.is_(None))
@@ -29,7 +31,6 @@ _finish = Prepared(
     .values(
         disposition=bindparam("new_disposition"),
         reason=bindparam("new_reason"),
-        ledger=bindparam("new_ledger"),
         judged_at=bindparam("new_judged_at"),
     )
 )
@@ -44,8 +45,9 @@ _claim = Prepared(
         message.c.sender,
         message.c.control_id,
         message.c.received_at,
-        message.c.raw,
+        body.c.raw,
     )
+    .select_from(message.outerjoin(body, body.c.message_id == message.c.id))
     .where(message.c.disposition.is_(None), message.c.id > bindparam("after"))
     .order_by(message.c.id)
     .limit(bindparam("most"))
@@ -86,6 +88,14 @@ def arrive(connection: Connection, envelopes: Sequence[Envelope]) -> list[Accept
         rows.append(_row(message_id, envelope, same, conflict))
         answers.append(Accepted(message_id, duplicate_of=same, conflicts_with=conflict))
     _insert_message.many(connection, rows)
+    _insert_body.many(
+        connection,
+        [
+            {"message_id": row["id"], "raw": envelope.raw}
+            for row, envelope in zip(rows, envelopes, strict=True)
+            if row["kept"]
+        ],
+    )
     ended = collections.Counter(row["disposition"] for row in rows if row["disposition"])
     count(connection, [("received", "", len(rows)), *(("disposition", str(key), n) for key, n in ended.items())])
     return answers
@@ -118,11 +128,10 @@ def _row(message_id: int, envelope: Envelope, duplicate_of: int | None, conflict
         "conflicts_with": conflict,
         "replay_of": None,
         "reason": envelope.refused or None,
-        "ledger": None,
         "disposition": disposition,
         "judged_at": received if disposition else None,
         "size": len(envelope.raw),
-        "raw": envelope.raw if duplicate_of is None else None,
+        "kept": duplicate_of is None,
     }
 
 
@@ -158,11 +167,14 @@ def finish(connection: Connection, done: Sequence[MessageDone], at_ms: int) -> N
                 "message_id": item.message_id,
                 "new_disposition": item.disposition.value,
                 "new_reason": item.reason,
-                "new_ledger": item.ledger.decode(),
                 "new_judged_at": at_ms,
             }
             for item in done
         ],
+    )
+    _insert_ledger.many(
+        connection,
+        [{"message_id": item.message_id, "entries": item.ledger.decode()} for item in done if item.ledger != b"[]"],
     )
     tally = collections.Counter(item.disposition.value for item in done)
     count(connection, [("disposition", label, number) for label, number in tally.items()])
@@ -171,7 +183,8 @@ def finish(connection: Connection, done: Sequence[MessageDone], at_ms: int) -> N
 def replay(connection: Connection, message_id: int, at_ms: int) -> int | None:
     """A new row with the same bytes, linked to the original; None when there is none or its body is gone."""
     row = connection.execute(select(message).where(message.c.id == message_id)).mappings().first()
-    if row is None or row["raw"] is None:
+    raw = connection.scalar(select(body.c.raw).where(body.c.message_id == message_id))
+    if row is None or raw is None:
         return None
     copy = dict(row)
     new_id = _next_id(connection)
@@ -185,9 +198,9 @@ def replay(connection: Connection, message_id: int, at_ms: int) -> int | None:
         disposition=None,
         reason=None,
         judged_at=None,
-        ledger=None,
     )
     _insert_message.many(connection, [copy])
+    _insert_body.many(connection, [{"message_id": new_id, "raw": raw}])
     count(connection, [("received", "", 1)])
     return new_id
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from store.tables import alert, assessment, audit, delivery, identifier, message, patient, result
+from store.tables import alert, assessment, audit, body, delivery, identifier, ledger, message, patient, result
 from store.values import from_ms
 
 __all__ = ["alerts", "dead_letters", "deliveries", "message_whole", "messages", "patient_keys", "timeline"]
@@ -68,7 +68,13 @@ def _message(row: dict[str, Any]) -> dict[str, Any]:
 def message_whole(connection: Connection, number: int) -> dict[str, Any] | None:
     """One message with its ledger, verdicts and bytes (as text where they are text)."""
     row = (
-        connection.execute(select(*_MESSAGE, message.c.ledger, message.c.raw).where(message.c.id == number))
+        connection.execute(
+            select(*_MESSAGE, ledger.c.entries.label("ledger"), body.c.raw)
+            .select_from(message)
+            .outerjoin(ledger, ledger.c.message_id == message.c.id)
+            .outerjoin(body, body.c.message_id == message.c.id)
+            .where(message.c.id == number)
+        )
         .mappings()
         .first()
     )

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from store import inbox
-from store.tables import alert, assessment, audit, delivery, finding, message, patient, result
+from store.tables import alert, assessment, audit, body, delivery, finding, message, patient, result
 
 __all__ = ["Kind", "Swept", "sweep", "unenrolled"]
 
@@ -69,6 +69,9 @@ _DISPOSITION = {
 }
 
 
+_SEEN: tuple[ColumnElement[Any], ...] = (message.c.id, message.c.received_at, message.c.reason, message.c.kept)
+
+
 def sweep(connection: Connection, kind: Kind, after: int, before_ms: int, limit: int) -> Swept:
     """Looks at ``limit`` rows beyond ``after`` that are older than ``before_ms``, and removes those that may go."""
     if kind in _DISPOSITION:
@@ -80,7 +83,7 @@ def sweep(connection: Connection, kind: Kind, after: int, before_ms: int, limit:
 
 def _messages(connection: Connection, kind: Kind, after: int, before_ms: int, limit: int) -> Swept:
     rows = connection.execute(
-        select(message.c.id, message.c.received_at, message.c.reason, message.c.raw.is_not(None).label("has_body"))
+        select(*_SEEN)
         .where(message.c.disposition == _DISPOSITION[kind], message.c.id > after)
         .order_by(message.c.id)
         .limit(limit)
@@ -95,7 +98,7 @@ def _messages(connection: Connection, kind: Kind, after: int, before_ms: int, li
             connection.execute(delete(message).where(message.c.id.in_(going)))
             inbox.count(connection, [("purged", _DISPOSITION[kind], len(going))])
     elif going:
-        connection.execute(update(message).where(message.c.id.in_(going)).values(raw=None))
+        _remove_bodies(connection, going)
     return _swept(rows, old, len(going), limit)
 
 
@@ -103,8 +106,8 @@ def _may_go(kind: Kind, row: Row[Any]) -> bool:
     if kind is Kind.DUPLICATES:
         return True
     if kind in (Kind.NOT_RELEVANT_BODIES, Kind.REGISTER_BODIES):
-        return bool(row.has_body) and (row.reason == "register") is (kind is Kind.REGISTER_BODIES)
-    return bool(row.has_body)
+        return bool(row.kept) and (row.reason == "register") is (kind is Kind.REGISTER_BODIES)
+    return bool(row.kept)
 
 
 def _swept(rows: Sequence[Row[Any]], old: Sequence[Row[Any]], removed: int, limit: int) -> Swept:
@@ -152,9 +155,19 @@ def _asked_about(connection: Connection) -> set[str]:
 
 
 def _names(connection: Connection, number: int) -> set[str]:
-    row = connection.execute(select(message.c.sender, message.c.raw).where(message.c.id == number)).one()
+    row = connection.execute(
+        select(message.c.sender, body.c.raw)
+        .select_from(message.outerjoin(body, body.c.message_id == message.c.id))
+        .where(message.c.id == number)
+    ).one()
     content = hashlib.blake2b(row.raw or b"", digest_size=16).hexdigest()
     return {f"{row.sender}|{number}", f"{row.sender}|{content}"}
+
+
+def _remove_bodies(connection: Connection, numbers: Sequence[int]) -> None:
+    if numbers:
+        connection.execute(delete(body).where(body.c.message_id.in_(numbers)))
+        connection.execute(update(message).where(message.c.id.in_(numbers)).values(kept=False))
 
 
 def _outbox(kind: Kind) -> Select[Any]:
@@ -199,19 +212,19 @@ def unenrolled(connection: Connection, before_ms: int, limit: int) -> int:
     if people:
         theirs = connection.scalars(select(result.c.message_id).where(result.c.patient_id.in_(people)).distinct()).all()
         connection.execute(delete(patient).where(patient.c.id.in_(people)))
-        connection.execute(update(message).where(message.c.id.in_(theirs), ~in_use).values(raw=None))
+        alone = connection.scalars(select(message.c.id).where(message.c.id.in_(theirs), ~in_use)).all()
+        _remove_bodies(connection, alone)
     # What only said again what was known of them has no result of its own.
     bodies = connection.scalars(
         select(message.c.id)
         .where(
             message.c.disposition == "unenrolled",
-            message.c.raw.is_not(None),
+            message.c.kept,
             message.c.received_at < before_ms,
             ~in_use,
         )
         .order_by(message.c.received_at)
         .limit(limit)
     ).all()
-    if bodies:
-        connection.execute(update(message).where(message.c.id.in_(bodies)).values(raw=None))
+    _remove_bodies(connection, bodies)
     return len(people) + len(bodies)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, select
 
 from rules.model import Alert, Assessment, LabResult
-from store.tables import alert, assessment, delivery, message, result
+from store.tables import alert, assessment, body, delivery, ledger, message, result
 from store.values import decode_alert, decode_assessment, decode_result, first_id
 
 __all__ = ["MessageStages", "ReadCount", "Sent", "message_stages"]
@@ -62,7 +62,17 @@ class MessageStages:
 
 
 def message_stages(connection: Connection, number: int) -> MessageStages | None:
-    row = connection.execute(select(message).where(message.c.id == number)).mappings().first()
+    row = (
+        connection.execute(
+            select(message, ledger.c.entries.label("ledger"), body.c.raw)
+            .select_from(message)
+            .outerjoin(ledger, ledger.c.message_id == message.c.id)
+            .outerjoin(body, body.c.message_id == message.c.id)
+            .where(message.c.id == number)
+        )
+        .mappings()
+        .first()
+    )
     if row is None:
         return None
     counts = _counts(connection, number)

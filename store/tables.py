@@ -28,11 +28,13 @@ __all__ = [
     "answer",
     "assessment",
     "audit",
+    "body",
     "counter",
     "delivery",
     "feed",
     "finding",
     "identifier",
+    "ledger",
     "message",
     "metadata",
     "patient",
@@ -72,9 +74,8 @@ message = Table(
     Column("reason", String),
     Column("judged_at", BigInteger),
     Column("size", Integer, nullable=False),
-    Column("ledger", Text),
-    # Last, so that a listing does not walk the overflow pages of the bodies. NULL once the body was removed.
-    Column("raw", LargeBinary),
+    # Whether its bytes are in ``body``.
+    Column("kept", Boolean, nullable=False),
     Index(
         "ix_message_pending",
         "id",
@@ -87,7 +88,14 @@ message = Table(
         sqlite_where=text("dedupe_key IS NOT NULL"),
         postgresql_where=text("dedupe_key IS NOT NULL"),
     ),
-    Index("ix_message_disposition_id", "disposition", "id"),
+    # Without those that wait: each message would be put into it twice and taken out once.
+    Index(
+        "ix_message_disposition_id",
+        "disposition",
+        "id",
+        sqlite_where=text("disposition IS NOT NULL"),
+        postgresql_where=text("disposition IS NOT NULL"),
+    ),
     # What could not be read or judged, by reason: few among many.
     Index(
         "ix_message_failed",
@@ -107,9 +115,24 @@ message = Table(
     Index(
         "ix_message_unenrolled_body",
         "received_at",
-        sqlite_where=text("disposition = 'unenrolled' AND raw IS NOT NULL"),
-        postgresql_where=text("disposition = 'unenrolled' AND raw IS NOT NULL"),
+        sqlite_where=text("disposition = 'unenrolled' AND kept"),
+        postgresql_where=text("disposition = 'unenrolled' AND kept"),
     ),
+)
+
+# The bytes of a message and what became of its observations, beside the row that its disposition is written into: SQLite
+# writes a row anew as a whole, and the bytes of a blood count are twenty times the rest.
+body = Table(
+    "body",
+    metadata,
+    Column("message_id", _Id, primary_key=True, autoincrement=False),
+    Column("raw", LargeBinary, nullable=False),
+)
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("message_id", _Id, primary_key=True, autoincrement=False),
+    Column("entries", Text, nullable=False),
 )
 
 patient = Table(

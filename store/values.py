@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 import unicodedata
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -25,6 +26,7 @@ __all__ = [
     "message_name",
     "name_key",
     "new_id",
+    "new_uuid",
     "to_ms",
 ]
 
@@ -69,6 +71,13 @@ def new_id() -> int:
     """
     ms = time.time_ns() // 1_000_000 - _EPOCH_OF_IDS_MS
     return (ms << 22) | (_process << 12) | (next(_sequence) & 0xFFF)
+
+
+def new_uuid() -> str:
+    """A version 7 UUID (RFC 9562, 5.7): later ones sort after earlier ones, so that what many new rows touch of an index is
+    its end, and not a page each."""
+    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
+    return str(uuid.UUID(int=number & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))
 
 
 def name_key(family: str, given: str = "") -> str:

@@ -250,7 +250,7 @@ async def test_nothing_of_a_patient_is_in_logs_metrics_or_health(
         await eventually(lambda: '"fault"' in served.said, 40)
         told = [(await client.get(path)).text for path in ("/metrics", "/readyz", "/livez", "/openapi.json")]
     # It did meet them: this test would otherwise pass of itself.
-    [(met,)] = served.rows("SELECT count(*) FROM message WHERE instr(CAST(raw AS TEXT), ?)", FAMILY)
+    [(met,)] = served.rows("SELECT count(*) FROM body WHERE instr(CAST(raw AS TEXT), ?)", FAMILY)
     assert met > 15
     assert served.process.returncode is None
     assert "neutroflag_messages_received_total" in told[0]

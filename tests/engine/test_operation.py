@@ -252,7 +252,7 @@ async def test_retention_goes_by_the_clock_a_batch_a_step_and_rests(
     await store.open()
     now = [datetime.now(UTC)]
     retention = Retention(store, RetentionSection(), Meters(), clock=lambda: now[0])
-    kept = "select count(*) from message where raw is not null"
+    kept = "select count(*) from body"
 
     async def all_steps() -> int:
         return sum([await retention.step() for _ in range(10)])

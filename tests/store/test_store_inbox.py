@@ -13,7 +13,7 @@ from store.port import Disposition, MessageDone, Work
 
 async def test_what_is_accepted_is_on_disk_before_the_answer(store: Any, envelope: Any, rows_of: Any) -> None:
     accepted = await store.accept(envelope("M1", "MSH|Ø\r\x1c\x00", raw=b"MSH|\xe9\r\x00\xff"))
-    assert rows_of("select id, raw from message") == [(accepted.message_id, b"MSH|\xe9\r\x00\xff")]
+    assert rows_of("select message_id, raw from body") == [(accepted.message_id, b"MSH|\xe9\r\x00\xff")]
 
 
 async def test_the_same_message_again_is_a_duplicate_of_the_first(store: Any, envelope: Any, rows_of: Any) -> None:
@@ -22,7 +22,9 @@ async def test_the_same_message_again_is_a_duplicate_of_the_first(store: Any, en
     third = await store.accept(envelope("M1"))
     assert first.duplicate_of is None
     assert again.duplicate_of == third.duplicate_of == first.message_id
-    assert rows_of("select id, disposition, raw is null from message order by id") == [
+    assert rows_of(
+        "select id, disposition, raw is null from message left join body on message_id = id order by id"
+    ) == [
         (1, None, 0),
         (2, "duplicate", 1),
         (3, "duplicate", 1),
@@ -53,7 +55,7 @@ async def test_sixty_four_at_once_are_all_stored_each_under_its_own_number(
 ) -> None:
     answers = await asyncio.gather(*(store.accept(envelope(f"M{n}", f"text {n}")) for n in range(64)))
     assert sorted(answer.message_id for answer in answers) == list(range(1, 65))
-    stored = dict(rows_of("select control_id, raw from message"))
+    stored = dict(rows_of("select control_id, raw from message join body on message_id = message.id"))
     assert stored == {f"M{n}": f"text {n}".encode() for n in range(64)}
 
 
@@ -99,7 +101,9 @@ async def test_a_claim_carries_the_bytes_as_they_came(store: Any, envelope: Any,
 async def test_a_message_the_door_refused_is_kept_and_never_claimed(store: Any, envelope: Any, rows_of: Any) -> None:
     await store.accept(envelope("", "{", refused="structure: $"))
     assert await store.claim(9) == []
-    assert rows_of("select disposition, reason, raw from message") == [("set_aside", "structure: $", b"{")]
+    assert rows_of("select disposition, reason, raw from message join body on message_id = message.id") == [
+        ("set_aside", "structure: $", b"{")
+    ]
 
 
 async def test_what_has_its_disposition_is_not_claimed_after_a_restart(store: Any, url: str, envelope: Any) -> None:
@@ -121,7 +125,10 @@ async def test_a_replay_is_a_new_message_with_the_old_bytes(store: Any, envelope
     first = await store.accept(envelope("M1", "MSH|one"))
     assert await store.replay(first.message_id) == 2
     assert await store.replay(99) is None
-    assert rows_of("select id, replay_of, raw from message order by id") == [(1, None, b"MSH|one"), (2, 1, b"MSH|one")]
+    assert rows_of("select id, replay_of, raw from message join body on message_id = message.id order by id") == [
+        (1, None, b"MSH|one"),
+        (2, 1, b"MSH|one"),
+    ]
     assert (await store.accept(envelope("M1", "MSH|one"))).duplicate_of == 1
 
 

@@ -6,6 +6,7 @@ An empty ``history`` means that no neutropenia is known (clinical.md B-26). Coun
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -63,6 +64,7 @@ _FIELDS = frozenset(
 _COUNT_FIELDS = frozenset({"date", "anc_per_mm3", "wbc_per_mm3", "comparator"})
 _GAP_FIELDS = frozenset({"last_dose", "restart", "gap_days", "reason"})
 _COMPARATORS: dict[str, Comparator] = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_SIGNED = re.compile(r"\s*[<>]=?")
 # Flags are free words of a clinician; what begins or contains these is understood, anything else is an error.
 _FLAGS = (
     ("infection", ("infect", "fever", "throat", "flu")),
@@ -241,8 +243,22 @@ class _Row:
             raise self.error(field, f"not a date: {value!r}") from None
         return found.replace(tzinfo=None)
 
-    def number(self, field: str) -> Decimal | None:
+    def signed(self, field: str) -> tuple[Comparator | None, Decimal | None]:
+        """A count with or without its sign: ``1250``, ``"1250"``, ``"<500"``; the sign may stand in ``comparator``."""
+        sign = self.table.get("comparator")
+        if sign is not None and sign not in _COMPARATORS:
+            raise self.error("comparator", f"none of < <= > >=: {sign!r}")
         value = self.table.get(field)
+        if not isinstance(value, str) or (match := _SIGNED.match(value)) is None:
+            return sign, self.number(field)
+        if sign is not None:
+            raise self.error("comparator", f"beside the sign of {value!r}")
+        return _COMPARATORS[match[0].strip()], self._number(field, value[match.end() :])
+
+    def number(self, field: str) -> Decimal | None:
+        return self._number(field, self.table.get(field))
+
+    def _number(self, field: str, value: object) -> Decimal | None:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
@@ -296,16 +312,13 @@ def _stop(case: _Row) -> CompleteStop | None:
 
 
 def _result(row: _Row) -> LabResult | None:
-    value = row.number("anc_per_mm3")
+    sign, value = row.signed("anc_per_mm3")
     on = row.moment("date")
     if value is None:
         return None
-    sign = row.table.get("comparator")
-    if sign is not None and sign not in _COMPARATORS:
-        raise row.error("comparator", f"none of < <= > >=: {sign!r}")
     return LabResult(
         status=ResultStatus.FINAL,
-        anc=AbsoluteNeutrophilCount(per_mm3=value, comparator=_COMPARATORS[sign] if sign else None),
+        anc=AbsoluteNeutrophilCount(per_mm3=value, comparator=sign),
         collected_at=datetime.combine(on.date(), time()),
         time_known=False,
         wbc_per_mm3=row.number("wbc_per_mm3"),

@@ -363,6 +363,13 @@ def test_a_first_dose_is_compared_only_with_its_leukocytes() -> None:
     assert compare(EU, ANSM, COURSE, [count(START + SOON, 9000, wbc=2999)]).treatment is not None
 
 
+def test_a_first_dose_needs_no_leukocytes_where_no_protocol_asks_for_them() -> None:
+    higher = tuple(replace(rule, at_least=Decimal(1800)) for rule in ANSM.initiations)
+    found = compare(replace(ANSM, initiations=higher), ANSM, COURSE, [count(START, 1700)]).treatment
+    assert found is not None
+    assert found.stops == "old"
+
+
 def test_a_start_is_no_interval_and_a_banned_patient_is_judged_whole() -> None:
     assert compare(EU, ANSM, COURSE, [count(START, 9000, wbc=9000)]).intervals == 0
     banned = replace(COURSE, prior_neutropenia=PriorNeutropenia.STOP_LEVEL)
@@ -374,3 +381,37 @@ def test_a_count_of_the_day_of_a_stop_is_judged_whole() -> None:
     stopped = replace(COURSE, stop=CompleteStop(day, StopReason.OTHER))
     assert compare(EU, ANSM, stopped, [count(day, 9000)]).intervals == 0
     assert compare(EU, ANSM, stopped, [count(day - SOON, 9000)]).intervals == 1
+
+
+# Gaps and the counts on file ------------------------------------------------------------------------------------------
+
+
+def test_a_gap_may_begin_on_the_day_of_the_first_dose_and_not_before() -> None:
+    day = START + timedelta(days=5)
+    for last, action in ((START, "CONTINUE_WEEKLY"), (START - SOON, "CONTINUE")):
+        course = replace(COURSE, interruptions=(gap(last, day),))
+        assert judge(count(day, 3000), course=course, on=day).action == action
+
+
+def test_counts_in_any_order_and_several_a_day_are_read_alike() -> None:
+    on_file = [
+        count(START + timedelta(days=day), value) for day, value in ((50, 2500), (57, 1200), (64, 1300), (71, 1250))
+    ]
+    found = judge(count(DAY, 3000), *on_file)
+    assert found == judge(count(DAY, 3000), *reversed(on_file))
+    assert found == judge(count(DAY, 3000), *on_file, count(START + timedelta(days=57), 2000))
+    assert found.action == "CONTINUE_MONTHLY_THROUGHOUT"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_a_bare_value_cannot_say_is_kept_of_every_count_on_file(turned: bool) -> None:
+    day = START + timedelta(days=200)
+    below = AbsoluteNeutrophilCount(per_mm3=Decimal(1000), comparator="<")
+    derived = AbsoluteNeutrophilCount(per_mm3=Decimal(990), derived=True)
+    for anc, said in ((below, "no-reexposure"), (derived, "ban-unconfirmed")):
+        on_file = [count(START + timedelta(days=193), 2500), replace(count(day, 1), anc=anc)]
+        found = judge(count(DAY, 3000), *(reversed(on_file) if turned else on_file))
+        assert found.category == "post_stop"
+        assert said in found.remarks
+    leukopenia = [count(START + timedelta(days=193), 2500, wbc=5000), count(day, 2500, wbc=2900)]
+    assert judge(count(DAY, 3000, wbc=6000), *leukopenia, protocol=EU).category == "post_stop"

@@ -1,4 +1,4 @@
-"""An alert as one FHIR R4 transaction: Device, Flag, Task, the judged Observation, Provenance.
+"""An alert as one FHIR R4 transaction: Device, Flag, Task, the judged Observation, Provenance; more or less by level.
 
 Pure: values in, a dict out. Every id is a uuid5 of a business key and every write is idempotent, so that the same
 transaction sent twice changes nothing. What a person has set on a Task is never overwritten (``fhir_tasks``).
@@ -8,16 +8,20 @@ Only R4 elements that R4B kept are used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
-from emitters.counts import UCUM_UNIT, giga_per_litre, letter
+from emitters import fhir_requests
+from emitters.fhir_issue import detected_issue, rule_address
+from emitters.fhir_observation import observation, result_key
 from emitters.fhir_tasks import StandingTask, Targets, latest, task_entries
 from emitters.fhir_terms import (
     BASE,
+    HTEST,
     FhirProfile,
+    Level,
     Resource,
     coding,
     concept,
@@ -25,32 +29,17 @@ from emitters.fhir_terms import (
     identifier,
     instant,
     own_query,
-    quoted,
     reference,
 )
-from rules.model import (
-    AbsoluteNeutrophilCount,
-    Alert,
-    AlertFamily,
-    AlertKind,
-    AlertLevel,
-    LabResult,
-    ResultStatus,
-)
+from rules.model import Alert, AlertFamily, AlertKind, AlertLevel
+from rules.silence import about_system
 
-__all__ = ["BASE", "FhirProfile", "StandingTask", "device_entry", "encode", "transaction"]
+__all__ = ["BASE", "FhirProfile", "Level", "StandingTask", "device_entry", "encode", "transaction"]
 
-_LOINC: Final = "http://loinc.org"
-_ANC: Final = coding(_LOINC, "26499-4", "Neutrophils [#/volume] in Blood")
 _NEUTROPENIA: Final = coding("http://snomed.info/sct", "165517008", "Neutropenia (finding)")
-_LABORATORY: Final = coding("http://terminology.hl7.org/CodeSystem/observation-category", "laboratory")
 _FLAG_CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/flag-category"
-_INTERPRETATION: Final = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
-_V2_0203: Final = "http://terminology.hl7.org/CodeSystem/v2-0203"
 _OPERATION: Final = "http://terminology.hl7.org/CodeSystem/v3-DataOperation"
 _PARTICIPANT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
-_ABSENT: Final = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
-_HTEST: Final = coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", "HTEST")
 _EXTENSION: Final = "http://hl7.org/fhir/StructureDefinition"
 
 _FLAG_CATEGORIES: Final = [concept(coding(_FLAG_CATEGORY, code)) for code in ("drug", "safety")]
@@ -75,13 +64,11 @@ _FLAG_CODE: Final = {
         (AlertFamily.START, "Neutrophils before the start of treatment"),
         (AlertFamily.SCHEDULE, "Changed neutrophil monitoring schedule"),
         (AlertFamily.OVERDUE, "Neutrophil count overdue"),
+        (AlertFamily.REVIEW, "Neutrophil count that could not be judged"),
     )
 }
-_LETTERS: Final = {mark: concept(coding(_INTERPRETATION, mark)) for mark in ("LL", "L", "N")}
 _ACTIVITIES: Final = {code: concept(coding(_OPERATION, code)) for code in ("CREATE", "UPDATE", "NULLIFY")}
 _ASSEMBLER: Final = concept(coding(_PARTICIPANT, "assembler"))
-_LABORATORIES: Final = concept(_LABORATORY)
-_FILLER: Final = concept(coding(_V2_0203, "FILL"))
 
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
@@ -97,45 +84,79 @@ def transaction(
     patient_reference: str | None,
     settings: FhirProfile,
     standing: Sequence[StandingTask] = (),
+    requests: Sequence[StandingTask] = (),
 ) -> Resource:
     """One Bundle of type transaction for this notification.
 
-    ``standing``: the Tasks of this alert on the server, oldest first; needed after revision 1. ``patient_reference``
-    may be None for REVIEW alerts only, whose patient could not be read. To be read only: its constant parts are shared.
+    ``standing``: the Tasks of this alert on the server, oldest first, and ``requests``: what else stands of it
+    (``fhir_requests.KINDS``); both needed after revision 1. ``patient_reference`` may be None for REVIEW alerts only,
+    whose patient could not be read. To be read only: its constant parts are shared.
     Raises ValueError for an alert that cannot be said in FHIR.
     """
     if patient_reference is None and alert.family is not AlertFamily.REVIEW:
         raise ValueError("only a REVIEW alert can go out without a patient")
     raised, updated = instant(alert.raised_at), instant(alert.updated_at)
+    if settings.level in (Level.L0, Level.L1):
+        alone = Targets(
+            device=None, flag=None, observation=None, patient=patient_reference, raised=raised, updated=updated
+        )
+        return _bundle(fhir_requests.entries(alert, alone, settings, requests))
     entries = [device_entry(settings)]
     device = entries[0]["fullUrl"]
-    observation = None
+    judged = None
     # An Observation about nobody would be read as about somebody.
     if alert.result is not None and patient_reference is not None:
-        key = _result_key(alert, alert.result)
-        body = _observation(alert, alert.result, patient_reference, device)
+        key = result_key(alert, alert.result)
+        body = observation(alert, alert.result, patient_reference, device)
         entries.append(_owned("Observation", "anc-result", key, body, alert, settings))
-        observation = entries[-1]["fullUrl"]
+        judged = entries[-1]["fullUrl"]
     flag = None
     # What could not be judged has no Flag: a Flag would say something about the patient.
     if alert.family is not AlertFamily.REVIEW and patient_reference is not None:
-        body = _flag(alert, patient_reference, device, observation, raised, updated)
+        body = _flag(alert, patient_reference, device, judged, raised, updated)
         entries.append(_owned("Flag", "alert", alert.id, body, alert, settings))
         flag = entries[-1]["fullUrl"]
     to = Targets(
-        device=device,
-        flag=flag,
-        observation=observation,
-        patient=patient_reference,
-        raised=raised,
-        updated=updated,
+        device=device, flag=flag, observation=judged, patient=patient_reference, raised=raised, updated=updated
     )
+    more: list[str] = []
+    if settings.level is Level.L3:
+        if patient_reference is not None and not about_system(alert.family, alert.reason):
+            issue = detected_issue(alert, _FLAG_CODE[alert.family], to)
+            entries.append(_owned("DetectedIssue", "issue", alert.id, issue, alert, settings))
+            more.append(entries[-1]["fullUrl"])
+            if flag is not None:
+                _detail(entries, flag, more[-1])
+        asked = fhir_requests.entries(alert, to, settings, requests)
+        entries += asked
+        more += [entry["fullUrl"] for entry in asked]
+        to = _with_requests(to, asked)
     tasks, named = task_entries(alert, to, settings, standing)
     entries += tasks
-    targets = [target for target in (flag, observation, *named) if target is not None]
+    targets = [target for target in (flag, judged, *more, *named) if target is not None]
     if targets:
         entries.append(_provenance(alert, targets, to, settings))
-    return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    return _bundle(entries)
+
+
+def _bundle(entries: Sequence[Resource]) -> Resource:
+    return {"resourceType": "Bundle", "type": "transaction", "entry": list(entries)}
+
+
+def _detail(entries: Sequence[Resource], flag: str, issue: str) -> None:
+    """The Flag points to the issue that explains it."""
+    for entry in entries:
+        if entry["fullUrl"] == flag:
+            detail = {"url": f"{_EXTENSION}/flag-detail", "valueReference": reference(issue)}
+            entry["resource"]["extension"] = [*entry["resource"]["extension"], detail]
+
+
+def _with_requests(to: Targets, asked: Sequence[Resource]) -> Targets:
+    """The requests that a new Task may fulfil: those made by this very notification."""
+    made = {
+        entry["resource"]["resourceType"]: entry["fullUrl"] for entry in asked if entry["request"]["method"] == "POST"
+    }
+    return replace(to, message=made.get("CommunicationRequest"), proposal=made.get("ServiceRequest"))
 
 
 def device_entry(settings: FhirProfile) -> Resource:
@@ -157,7 +178,7 @@ def device_entry(settings: FhirProfile) -> Resource:
 def _owned(kind: str, sid: str, key: str, resource: Resource, alert: Alert, settings: FhirProfile) -> Resource:
     """A resource whose whole state is ours: written over by its own id, or by its identifier where ids are not ours."""
     if not alert.production:
-        resource["meta"] = {"security": [_HTEST]}
+        resource["meta"] = {"security": [HTEST]}
     resource["identifier"] = [identifier(sid, key)]
     own = fhir_id(kind, key)
     if settings.update_create:
@@ -193,92 +214,6 @@ def _flag(alert: Alert, patient: str, device: str, observation: str | None, rais
     }
 
 
-def _result_key(alert: Alert, result: LabResult) -> str:
-    # The laboratory's key may hold its order numbers: hashed, so that ours tells nothing. Scoped to the patient, since
-    # a result posted on the wrong one and re-posted on the right one must not be moved between them.
-    return fhir_id("result", f"{alert.subject.register_id}|{result.key or f'{alert.id}|{result.collected_at}'}")
-
-
-def _observation(alert: Alert, result: LabResult, patient: str, device: str) -> Resource:
-    """The count as it was judged: ours, normalised, pointing to the laboratory's by its order number."""
-    observation: Resource = {
-        "resourceType": "Observation",
-        "status": result.status.value,
-        "category": [_LABORATORIES],
-        "code": _codes(result),
-        "subject": reference(patient),
-    }
-    if result.collected_at is not None:
-        observation["effectiveDateTime"] = _effective(result.collected_at, result.time_known)
-    if result.issued_at is not None and result.issued_at.tzinfo is not None:
-        observation["issued"] = instant(result.issued_at)
-    if result.anc is None or result.status.withdrawn:
-        reason = "not-performed" if result.status is ResultStatus.CANCELLED else "unknown"
-        observation["dataAbsentReason"] = concept(coding(_ABSENT, reason))
-    else:
-        observation |= _measured(alert, result.anc)
-    if result.doubts:
-        observation["note"] = [{"text": f"{result.trust.value}: {', '.join(result.doubts)}"}]
-    observation["device"] = reference(device)
-    source = _laboratory_order(result)
-    if source is not None:
-        observation["derivedFrom"] = [{"type": "Observation", "identifier": source}]
-    return observation
-
-
-def _measured(alert: Alert, anc: AbsoluteNeutrophilCount) -> Resource:
-    quantity: Resource = {
-        "value": giga_per_litre(anc.per_mm3),
-        "unit": UCUM_UNIT,
-        "system": "http://unitsofmeasure.org",
-        "code": UCUM_UNIT,
-    }
-    if anc.comparator is not None:
-        quantity["comparator"] = anc.comparator
-    measured: Resource = {"valueQuantity": quantity}
-    mark = letter(alert, anc)
-    if mark is not None:
-        measured["interpretation"] = [_LETTERS[mark]]
-    if anc.derived:
-        worst = f"; at worst {giga_per_litre(anc.lower_bound)} {UCUM_UNIT}" if anc.lower_bound is not None else ""
-        measured["method"] = {"text": f"Computed from leukocytes and the neutrophil fraction{worst}"}
-    return measured
-
-
-def _codes(result: LabResult) -> Resource:
-    """LOINC 26499-4 and the laboratory's own code, unless that one names something else (a percentage)."""
-    text = result.display or _ANC["display"]
-    derived = result.anc is not None and result.anc.derived
-    own_code_in_doubt = derived or "code-unit-conflict" in result.doubts
-    if not result.code or own_code_in_doubt or (result.code_system == _LOINC and result.code == _ANC["code"]):
-        return concept(_ANC, text=text)
-    local: Resource = {"code": result.code}
-    if result.code_system:
-        system = result.code_system
-        local["system"] = system if ":" in system else f"{BASE}/laboratory-codes/{quoted(system)}"
-    if result.display:
-        local["display"] = result.display
-    return concept(_ANC, local, text=text)
-
-
-def _effective(at: datetime, time_known: bool) -> str:
-    # FHIR wants an offset beside a time; where none was stated only the day is certain.
-    return instant(at) if time_known and at.tzinfo is not None else at.date().isoformat()
-
-
-def _laboratory_order(result: LabResult) -> Resource | None:
-    """The filler order number as an identifier; EI components, where it came with them, name who gave it."""
-    if not result.order.filler:
-        return None
-    value, namespace, oid, kind = [*result.order.filler.split("^"), "", "", ""][:4]
-    found: Resource = {"type": _FILLER, "value": value or result.order.filler}
-    if oid and kind == "ISO":
-        found["system"] = f"urn:oid:{oid}"
-    elif namespace:
-        found["assigner"] = {"display": namespace}
-    return found
-
-
 def _provenance(alert: Alert, targets: list[str], to: Targets, settings: FhirProfile) -> Resource:
     """Who made this notification, of what, by which rule.
 
@@ -301,14 +236,12 @@ def _provenance(alert: Alert, targets: list[str], to: Targets, settings: FhirPro
         "occurredDateTime": to.updated,
         "recorded": to.updated,
         "activity": _ACTIVITIES[activity],
-        "agent": [{"type": _ASSEMBLER, "who": reference(to.device)}],
+        "agent": [{"type": _ASSEMBLER, "who": fhir_requests.asked_by(settings, to.device)}],
     }
     if entities:
         provenance["entity"] = entities
     if alert.assessment is not None:
-        protocol, _, version = alert.assessment.protocol.partition("@")
-        path = "/".join(quoted(part) for part in (protocol, version, alert.assessment.rule) if part)
-        provenance["policy"] = [f"{BASE}/rules/{path}"]
+        provenance["policy"] = [rule_address(alert)]
     own = fhir_id("Provenance", key)
     request = {"method": "POST", "url": "Provenance"}
     if settings.update_create:

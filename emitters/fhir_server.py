@@ -21,9 +21,11 @@ from yarl import URL
 from emitters.credentials import CredentialError, Credentials
 from emitters.fhir import device_entry, encode, transaction
 from emitters.fhir_answers import failed, read_json, read_transaction_response
+from emitters.fhir_levels import TYPES, may_choose_ids, missing, proposed, takes_documents_only
 from emitters.fhir_patients import choose, searchable
+from emitters.fhir_requests import KINDS, request_identifiers, request_search, told_revision
 from emitters.fhir_tasks import StandingTask, carried_revision, task_identifiers, task_search
-from emitters.fhir_terms import TYPES, FhirProfile, Resource, fhir_id, query
+from emitters.fhir_terms import FhirProfile, Level, Resource, query
 from emitters.sink import Answer, Delivered, Refused, TryAgain
 from rules.model import Alert, AlertFamily, AlertKind
 
@@ -42,7 +44,8 @@ class FhirServerSettings:
 
     ``patient_systems`` maps a bare namespace of an identifier (``CHX``, or ``""``) to the server's system URI.
     ``search_by_post`` keeps identifiers out of the server's access log, where it supports ``POST Patient/_search``.
-    ``update_create`` overrides what the server's CapabilityStatement says.
+    ``update_create`` overrides what the server's CapabilityStatement says, and ``level`` how much is sent; without it
+    the statement decides, up to L2.
     """
 
     name: str
@@ -52,6 +55,7 @@ class FhirServerSettings:
     patient_systems: Mapping[str, str] = field(default_factory=dict)
     search_by_post: bool = False
     update_create: bool | None = None
+    level: Level | None = None
     timeout_s: float = 10.0
     connect_timeout_s: float = 3.0
     connections: int = 16
@@ -103,11 +107,16 @@ class FhirServer:
     async def _deliver(self, alert: Alert, patient: str | None, profile: FhirProfile) -> Answer:
         answer: Answer = TryAgain("a Task of this alert is being changed by someone")
         for _ in range(_REREADS):
-            standing = await self._standing(alert)
-            newest = max((carried_revision(task.resource) for task in standing), default=0)
-            if newest > alert.revision:
-                return Delivered(f"superseded: revision {newest} stands")
-            bundle = transaction(alert, patient_reference=patient, settings=profile, standing=standing)
+            standing, requests = await self._standing(alert, profile)
+            told = [carried_revision(task.resource) for task in standing]
+            told += [told_revision(task.resource, alert) for task in requests]
+            if max(told, default=0) > alert.revision:
+                return Delivered(f"superseded: revision {max(told)} stands")
+            bundle = transaction(
+                alert, patient_reference=patient, settings=profile, standing=standing, requests=requests
+            )
+            if not bundle["entry"]:
+                return Delivered(f"revision {alert.revision} stands already")
             status, headers, body = await self._request("POST", self._base, encode(bundle))
             if 200 <= status < 300:
                 return read_transaction_response(body, len(bundle["entry"]))
@@ -118,7 +127,7 @@ class FhirServer:
             matched = any("ifMatch" in entry["request"] for entry in bundle["entry"])
             if not (matched and status in (409, 412)):
                 return answer
-            # Someone wrote the Task between our reading and our writing: look again, never overwrite.
+            # Someone wrote the resource between our reading and our writing: look again, never overwrite.
             answer = TryAgain("a Task of this alert is being changed by someone")
         return answer
 
@@ -136,13 +145,29 @@ class FhirServer:
         version = statement.get("fhirVersion")
         if not isinstance(version, str) or not version.startswith("4."):
             raise _Failed(Refused("fhir-version", "the server does not speak FHIR R4 or R4B"))
-        allowed = self._settings.update_create
-        if allowed is None:
-            with _reading():
-                allowed = _may_choose_ids(statement)
-        profile = replace(self._settings.profile, update_create=allowed)
-        await self._ensure_device(profile)
+        with _reading():
+            level = self._level(statement)
+            allowed = self._settings.update_create
+            if allowed is None:
+                allowed = may_choose_ids(statement, level)
+            document = takes_documents_only(statement)
+        profile = replace(self._settings.profile, update_create=allowed, level=level, document=document)
+        if "Device" in TYPES[level]:
+            await self._ensure_device(profile)
         return profile
+
+    def _level(self, statement: Resource) -> Level:
+        """The one that the settings fix; else what the statement allows, and no more than is asked of people by default."""
+        fixed, offered = self._settings.level, proposed(statement)
+        if fixed is None:
+            return min(offered or Level.L2, Level.L2)
+        # A statement that offers nothing at all is no evidence of anything.
+        if offered is not None and offered < fixed:
+            lacking = ", ".join(missing(statement, fixed))
+            raise _Failed(
+                Refused("emission-level", f"level {fixed} is set and the server offers {offered}: no {lacking}")
+            )
+        return fixed
 
     async def _ensure_device(self, profile: FhirProfile) -> None:
         """Our Device stands before any two transactions can race to create it (HAPI #3141).
@@ -150,15 +175,11 @@ class FhirServer:
         Later transactions still carry it, conditionally: a server that was restored without it gets it again.
         """
         entry = device_entry(profile)
-        if profile.update_create:
-            url = f"{self._base}/Device/{fhir_id('Device', profile.engine_id)}"
-            body = {**entry["resource"], "id": fhir_id("Device", profile.engine_id)}
-            status, headers, answer = await self._request("PUT", url, encode(body))
-        else:
-            only_once = {"if-none-exist": entry["request"]["ifNoneExist"]}
-            status, headers, answer = await self._request(
-                "POST", f"{self._base}/Device", encode(entry["resource"]), only_once
-            )
+        only_once = {"if-none-exist": entry["request"]["ifNoneExist"]}
+        # By its identifier even where ids are ours: one that stood before under another id would be doubled.
+        status, headers, answer = await self._request(
+            "POST", f"{self._base}/Device", encode(entry["resource"]), only_once
+        )
         if not 200 <= status < 300:
             raise _Failed(failed(status, headers, answer))
 
@@ -196,13 +217,25 @@ class FhirServer:
             self._patients.popitem(last=False)
         return found
 
-    async def _standing(self, alert: Alert) -> list[StandingTask]:
-        """This alert's Tasks, oldest first. Revision 1 needs no look: its Task is made once, conditionally."""
+    async def _standing(self, alert: Alert, profile: FhirProfile) -> tuple[list[StandingTask], list[StandingTask]]:
+        """What stands of this alert, oldest first: its Tasks, and its other requests. Revision 1 needs no look: what it
+        makes is made once, conditionally."""
         if alert.revision == 1 and alert.kind is not AlertKind.WITHDRAWN:
-            return []
-        bundle = await self._read(f"{self._base}/{task_search(alert)}", "Bundle")
+            return [], []
+        tasks: list[StandingTask] = []
+        if "Task" in TYPES[profile.level]:
+            tasks = await self._held(task_search(alert), "Task", task_identifiers(alert))
+        requests: list[StandingTask] = []
+        for kind in KINDS[profile.level]:
+            if profile.level is Level.L0 and (kind == "DocumentReference") is not profile.document:
+                continue
+            requests += await self._held(request_search(kind, alert), kind, request_identifiers(alert))
+        return tasks, requests
+
+    async def _held(self, search: str, kind: str, identifiers: list[Resource]) -> list[StandingTask]:
+        bundle = await self._read(f"{self._base}/{search}", "Bundle")
         with _reading():
-            return _tasks(bundle, [(one["system"], one["value"]) for one in task_identifiers(alert)])
+            return _found(bundle, kind, [(one["system"], one["value"]) for one in identifiers])
 
     async def _read(self, url: str, kind: str) -> Resource:
         return _resource(*await self._request("GET", url), kind)
@@ -284,13 +317,13 @@ def _resource(status: int, headers: Mapping[str, str], body: bytes, kind: str) -
     return resource
 
 
-def _tasks(bundle: Resource, ours: list[tuple[str, str]]) -> list[StandingTask]:
-    """The Tasks of a searchset that carry one of our identifiers, in the order of ``ours``."""
+def _found(bundle: Resource, kind: str, ours: list[tuple[str, str]]) -> list[StandingTask]:
+    """The resources of a searchset that carry one of our identifiers, in the order of ``ours``."""
     found: list[tuple[int, StandingTask]] = []
     for entry in bundle.get("entry") or ():
         task = entry.get("resource") or {}
         places = [ours.index(one) for held in task.get("identifier") or () if (one := _pair(held)) in ours]
-        if places and task.get("resourceType") == "Task" and isinstance(task.get("id"), str):
+        if places and task.get("resourceType") == kind and isinstance(task.get("id"), str):
             version = task.get("meta", {}).get("versionId", "")
             # A Task whose shape is not FHIR's is looked at and never written back.
             found.append((min(places), StandingTask(task, version if _well_formed(task) else "")))
@@ -313,15 +346,3 @@ def _reading() -> Iterator[None]:
         yield
     except (AttributeError, TypeError, KeyError) as error:
         raise _Failed(TryAgain(f"a resource of an unexpected shape ({type(error).__name__})")) from None
-
-
-def _may_choose_ids(statement: Resource) -> bool:
-    """``updateCreate`` for every type that we write; one rule for the whole transaction."""
-    allowed = {
-        resource.get("type")
-        for rest in statement.get("rest") or ()
-        if isinstance(rest, dict)
-        for resource in rest.get("resource") or ()
-        if isinstance(resource, dict) and resource.get("updateCreate") is True
-    }
-    return allowed.issuperset(TYPES)

@@ -17,6 +17,7 @@ from typing import Final
 
 from emitters.counts import is_reference
 from emitters.fhir_terms import (
+    HTEST,
     FhirProfile,
     Resource,
     coding,
@@ -31,11 +32,21 @@ from emitters.fhir_terms import (
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel
 from rules.silence import ENDED, about_system
 
-__all__ = ["StandingTask", "Targets", "carried_revision", "latest", "task_entries", "task_identifiers", "task_search"]
+__all__ = [
+    "PRIORITY",
+    "StandingTask",
+    "Targets",
+    "carried_revision",
+    "latest",
+    "rewrite",
+    "task_entries",
+    "task_identifiers",
+    "task_search",
+]
 
 _UNANSWERED: Final = frozenset({"draft", "requested", "received", "ready"})
 _CLOSED: Final = frozenset({"completed", "rejected", "cancelled", "failed", "entered-in-error"})
-_PRIORITY: Final = {
+PRIORITY: Final = {
     AlertLevel.CRITICAL: "stat",
     AlertLevel.RED: "asap",
     AlertLevel.AMBER: "urgent",
@@ -50,7 +61,6 @@ _NEXT_ANC: Final = coding("anc-task", "NEXT-ANC", "Obtain the next neutrophil co
 _REVIEW_RESULT: Final = coding("anc-task", "REVIEW-RESULT", "Review a result that could not be judged")
 _CHECK_CONNECTION: Final = coding("anc-task", "CHECK-CONNECTION", "Check a connection that is silent or down")
 _REVIEW_DECISION: Final = coding("anc-task", "REVIEW-DECISION", "Review a decision whose alert was withdrawn")
-_HTEST: Final = coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", "HTEST")
 _STATES: Final = {
     state: concept(coding("anc-task-state", state)) for state in ("AWAITING-ACK", "DUE", "OVERDUE", "WITHDRAWN")
 }
@@ -72,13 +82,16 @@ class StandingTask:
 class Targets:
     """What the entries of one transaction may point to: their fullUrls, None where there is no such entry."""
 
-    device: str
+    device: str | None
     flag: str | None
     observation: str | None
     patient: str | None
     raised: str
     """The alert's times as instants, since every resource says them."""
     updated: str
+    message: str | None = None
+    """The CommunicationRequest and the proposed ServiceRequest of this notification, which a Task may fulfil."""
+    proposal: str | None = None
 
 
 def latest(alert: Alert, raised: str, updated: str) -> str:
@@ -125,7 +138,7 @@ def carried_revision(task: Resource) -> int:
 def _notification(alert: Alert, to: Targets, settings: FhirProfile, standing: Sequence[StandingTask]) -> list[Resource]:
     writable = [task for task in standing if task.version and task.resource.get("status") not in _CLOSED]
     if writable:
-        return [_rewrite(_revised(task.resource, alert), task.version) for task in writable[-1:]]
+        return [rewrite(_revised(task.resource, alert), task.version) for task in writable[-1:]]
     key = f"{alert.id}:ack:{alert.revision}" if standing else f"{alert.id}:ack"
     return [_create(key, _task(alert, to, settings, key, standing))]
 
@@ -139,7 +152,7 @@ def _withdrawal(alert: Alert, to: Targets, settings: FhirProfile, standing: Sequ
         acted = acted or seen or (not task.version and status in _UNANSWERED)
         if task.version and status not in ("cancelled", "entered-in-error"):
             change = _noted(task.resource, alert) if seen else _taken_back(task.resource, alert)
-            entries.append(_rewrite(change, task.version))
+            entries.append(rewrite(change, task.version))
     if acted and alert.family is not AlertFamily.REVIEW and alert.reason != ENDED:
         # Someone acted on what is no longer true, and perhaps stopped a treatment: they must be told
         # in a way that shows, and a note on a Task that is done does not.
@@ -158,11 +171,13 @@ def _create(key: str, task: Resource) -> Resource:
     }
 
 
-def _rewrite(task: Resource, version: str) -> Resource:
+def rewrite(resource: Resource, version: str) -> Resource:
+    """The entry that writes a standing resource back, if nobody has written it since it was read as ``version``."""
+    place = f"{resource['resourceType']}/{resource['id']}"
     return {
-        "fullUrl": urn("Task", task["identifier"][0]["value"] if task.get("identifier") else task["id"]),
-        "resource": task,
-        "request": {"method": "PUT", "url": f"Task/{task['id']}", "ifMatch": f'W/"{version}"'},
+        "fullUrl": urn("rewrite", place),
+        "resource": resource,
+        "request": {"method": "PUT", "url": place, "ifMatch": f'W/"{version}"'},
     }
 
 
@@ -172,7 +187,7 @@ def _task(alert: Alert, to: Targets, settings: FhirProfile, key: str, standing: 
     code, state, intent = _kind(alert)
     task: Resource = {"resourceType": "Task", "language": alert.language}
     if not alert.production:
-        task["meta"] = {"security": [_HTEST]}
+        task["meta"] = {"security": [HTEST]}
     task["identifier"] = [identifier("task", key)]
     task["groupIdentifier"] = identifier("alert", alert.id)
     if standing and "id" in standing[0].resource:
@@ -180,8 +195,8 @@ def _task(alert: Alert, to: Targets, settings: FhirProfile, key: str, standing: 
     task["status"] = "requested"
     task["businessStatus"] = _STATES[state]
     task["intent"] = intent
-    task["priority"] = _PRIORITY[alert.level]
-    focus = to.observation if alert.family is AlertFamily.REVIEW else to.flag
+    task["priority"] = PRIORITY[alert.level]
+    focus = _focus(alert, to)
     until = None if withdrawn else _deadline(alert, settings)
     # tsk-1 (R5): a restriction only on a Task that says it fulfils its focus.
     restricted = focus is not None and until is not None and alert.family is not AlertFamily.REVIEW
@@ -193,7 +208,8 @@ def _task(alert: Alert, to: Targets, settings: FhirProfile, key: str, standing: 
         task["for"] = reference(to.patient)
     task["authoredOn"] = authored
     task["lastModified"] = authored if standing else latest(alert, to.raised, to.updated)
-    task["requester"] = reference(to.device)
+    if to.device is not None:
+        task["requester"] = reference(to.device)
     task.update(_owner(alert, settings))
     if alert.reason:
         task["reasonCode"] = concept(coding("anc-reason", alert.reason), text=alert.reason)
@@ -203,6 +219,14 @@ def _task(alert: Alert, to: Targets, settings: FhirProfile, key: str, standing: 
         task["restriction"] = {"period": {"end": until}}
     task["input"] = _inputs(alert, to)
     return task
+
+
+def _focus(alert: Alert, to: Targets) -> str | None:
+    """What is to be fulfilled where the server has such requests; else what the Task is about."""
+    if alert.family is AlertFamily.REVIEW:
+        return to.observation
+    asked = to.message if alert.family is AlertFamily.STOP else to.proposal
+    return asked if asked is not None and alert.kind is not AlertKind.WITHDRAWN else to.flag
 
 
 def _kind(alert: Alert) -> tuple[Resource, str, str]:
@@ -291,8 +315,8 @@ def _noted(task: Resource, alert: Alert) -> Resource:
 def _revised(task: Resource, alert: Alert) -> Resource:
     revised = _noted(task, alert)
     revised["description"] = alert.text
-    if _RANK.index(_PRIORITY[alert.level]) > _RANK.index(_known_priority(task)):
-        revised["priority"] = _PRIORITY[alert.level]
+    if _RANK.index(PRIORITY[alert.level]) > _RANK.index(_known_priority(task)):
+        revised["priority"] = PRIORITY[alert.level]
     code = task.get("code")
     if task.get("status") in _UNANSWERED and isinstance(code, dict):
         revised["code"] = {**code, "text": alert.title}

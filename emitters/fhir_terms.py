@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import uuid
 from collections.abc import Mapping
@@ -15,8 +16,9 @@ from rules.named_ids import namer
 
 __all__ = [
     "BASE",
-    "TYPES",
+    "HTEST",
     "FhirProfile",
+    "Level",
     "Resource",
     "coding",
     "concept",
@@ -33,10 +35,22 @@ __all__ = [
 Resource = dict[str, Any]
 
 BASE: Final = "https://neutroflag.org/fhir"
-TYPES: Final = ("Device", "Flag", "Observation", "Provenance", "Task")
 _named: Final = namer(uuid.uuid5(uuid.NAMESPACE_URL, BASE))
 
 _ANSWER_WITHIN_MIN: Final[Mapping[str, int]] = {"critical": 60, "red": 4 * 60, "amber": 72 * 60}
+
+
+class Level(enum.StrEnum):
+    """How much a server is given: what it takes decides (``fhir_levels``), and an operator confirms it."""
+
+    L0 = "L0"
+    """One Communication (or DocumentReference): a text that stands in the record."""
+    L1 = "L1"
+    """One CommunicationRequest: a text that somebody is to be given."""
+    L2 = "L2"
+    """Flag, Task, the judged Observation, Provenance."""
+    L3 = "L3"
+    """Besides: DetectedIssue, a proposed ServiceRequest for the next count, CommunicationRequest for what is urgent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +60,7 @@ class FhirProfile:
     ``owner`` and ``reviewer`` are FHIR references or role names, for alerts that name nobody who can own a Task.
     ``update_create``: the server lets us choose ids (CapabilityStatement ``updateCreate``). ``answer_within_min`` by
     level gives ACK-STOP its deadline; a level that is not in it has none. ``zone``: the site's; dates are of its calendar.
+    ``document``: at L0 the server takes a DocumentReference and no Communication.
     """
 
     engine_id: str = "neutroflag"
@@ -55,6 +70,8 @@ class FhirProfile:
     reviewer: str = ""
     update_create: bool = True
     zone: tzinfo = UTC
+    level: Level = Level.L2
+    document: bool = False
     answer_within_min: Mapping[str, int] = field(default_factory=lambda: _ANSWER_WITHIN_MIN)
 
     def minutes_to_answer(self, level: AlertLevel) -> int | None:
@@ -105,6 +122,10 @@ def _escaped(value: str) -> str:
     for mark in "\\,|$":
         value = value.replace(mark, "\\" + mark)
     return value
+
+
+HTEST: Final = {"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "HTEST"}
+"""Security label of what is not about a real patient (MSH-11 T or D)."""
 
 
 def coding(code_system: str, code: str, display: str = "") -> Resource:

@@ -34,7 +34,19 @@ __all__ = ["AckFault", "Conflict", "FhirMemory", "HttpFault", "Prescriber"]
 Resource = dict[str, Any]
 Handler = Callable[[Request], Awaitable[Response]]
 
-_TYPES = ("Device", "Flag", "Observation", "Patient", "Provenance", "Task")
+_TYPES = (
+    "Communication",
+    "CommunicationRequest",
+    "DetectedIssue",
+    "Device",
+    "DocumentReference",
+    "Flag",
+    "Observation",
+    "Patient",
+    "Provenance",
+    "ServiceRequest",
+    "Task",
+)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -377,7 +389,7 @@ class Prescriber:
             "kind": "instance",
             "fhirVersion": self.fhir_version,
             "format": ["json"],
-            "rest": [{"mode": "server", "resource": [{"type": kind, **own} for kind in _TYPES]}],
+            "rest": [{"mode": "server", "resource": [{"type": kind, **own} for kind in self.fhir.held]}],
         }
         return _json(statement)
 

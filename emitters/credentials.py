@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 import secrets
+import ssl
 import time
 import typing
 from collections.abc import Callable
@@ -20,7 +21,16 @@ from typing import Any, Final, Literal
 
 import aiohttp
 
-__all__ = ["Basic", "Bearer", "CredentialError", "Credentials", "SmartBackend", "SmartSettings", "public_keys"]
+__all__ = [
+    "Basic",
+    "Bearer",
+    "CredentialError",
+    "Credentials",
+    "SmartBackend",
+    "SmartSettings",
+    "public_keys",
+    "secret_of",
+]
 
 _ASSERTION_S: Final = 240
 """SMART allows five minutes at most; clocks differ."""
@@ -47,7 +57,7 @@ class Bearer:
     file: Path
 
     async def authorization(self) -> str:
-        return f"Bearer {_secret(self.file)}"
+        return f"Bearer {secret_of(self.file)}"
 
     def refused(self) -> None:
         """Nothing is cached."""
@@ -62,7 +72,7 @@ class Basic:
     file: Path
 
     async def authorization(self) -> str:
-        pair = f"{self.user}:{_secret(self.file)}".encode()
+        pair = f"{self.user}:{secret_of(self.file)}".encode()
         return f"Basic {base64.b64encode(pair).decode()}"
 
     def refused(self) -> None:
@@ -85,6 +95,8 @@ class SmartSettings:
     algorithm: Literal["RS384", "ES384"] = "ES384"
     key_id: str = ""
     timeout_s: float = 10.0
+    ca: str = ""
+    """PEM file of the authorities to trust, instead of the system's."""
 
 
 class SmartBackend:
@@ -93,11 +105,9 @@ class SmartBackend:
     def __init__(
         self,
         settings: SmartSettings,
-        session: Callable[[], aiohttp.ClientSession] = aiohttp.ClientSession,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._make = session
         self._clock = clock
         self._client: aiohttp.ClientSession | None = None
         self._asking = asyncio.Lock()
@@ -113,6 +123,8 @@ class SmartBackend:
 
     def refused(self) -> None:
         self._token = ""
+        # A server that moved its token endpoint says so in its configuration, which is read again.
+        self._token_url = self._settings.token_url
 
     async def close(self) -> None:
         if self._client is not None:
@@ -128,10 +140,12 @@ class SmartBackend:
             "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
             "client_assertion": assertion(settings, self._token_url, int(self._clock())),
         }
-        status, answer = await self._ask("POST", self._token_url, form)
+        asked = self._token_url
+        status, answer = await self._ask("POST", asked, form)
         token, kind = answer.get("access_token"), str(answer.get("token_type", "")).lower()
         if status != 200 or not isinstance(token, str) or kind != "bearer":
-            raise CredentialError(f"{self._token_url}: HTTP {status} {_code(answer)}".rstrip())
+            self._token_url = settings.token_url
+            raise CredentialError(f"{asked}: HTTP {status} {_code(answer)}".rstrip())
         lasts = answer.get("expires_in")
         lasts_s = float(lasts) if isinstance(lasts, int | float) and not isinstance(lasts, bool) else 300.0
         self._token = token
@@ -152,7 +166,12 @@ class SmartBackend:
 
     async def _ask(self, method: str, url: str, form: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
         if self._client is None:
-            self._client = self._make()
+            trust: ssl.SSLContext | bool = True
+            if self._settings.ca:
+                trust = ssl.create_default_context(cafile=self._settings.ca)
+            self._client = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=trust), cookie_jar=aiohttp.DummyCookieJar()
+            )
         limit = aiohttp.ClientTimeout(total=self._settings.timeout_s)
         headers = {"accept": "application/json"}
         try:
@@ -206,7 +225,7 @@ def _keys(settings: SmartSettings) -> list[Any]:
     from joserfc.jwk import ECKey, KeySet, RSAKey
 
     kind: Any = {"RS384": RSAKey, "ES384": ECKey}[settings.algorithm]
-    written = _secret(settings.key_file)
+    written = secret_of(settings.key_file)
     try:
         if written.startswith("{"):
             document = json.loads(written)
@@ -222,7 +241,8 @@ def _keys(settings: SmartSettings) -> list[Any]:
     return keys
 
 
-def _secret(file: Path) -> str:
+def secret_of(file: Path) -> str:
+    """What the file holds, without its white space around. Raises CredentialError."""
     try:
         found = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -61,7 +61,8 @@ class FhirServerSettings:
     connections: int = 16
     patients_cached: int = 10_000
     patient_cache_s: float = 600.0
-    verify: bool | str = True
+    tls: ssl.SSLContext | None = None
+    """Whom we trust and what we show; None is the system's trust, without a certificate of ours."""
 
 
 class _Failed(Exception):
@@ -97,6 +98,16 @@ class FhirServer:
             except ValueError as error:
                 # Our own refusal to write something doubtful; its words are ours and name no patient.
                 return Refused("unwritable", str(error))
+
+    async def offer(self) -> tuple[Level | None, bool] | TryAgain | Refused:
+        """The emission level that the server's CapabilityStatement allows, and whether it takes ids of ours at it."""
+        try:
+            statement = await self._statement()
+            with _reading():
+                level = proposed(statement)
+                return level, may_choose_ids(statement, level or Level.L2)
+        except _Failed as failure:
+            return failure.answer
 
     async def close(self) -> None:
         if self._client is not None:
@@ -140,11 +151,15 @@ class FhirServer:
                 self._profile = await self._introduce()
             return self._profile
 
-    async def _introduce(self) -> FhirProfile:
+    async def _statement(self) -> Resource:
         statement = await self._read(f"{self._base}/metadata", "CapabilityStatement")
         version = statement.get("fhirVersion")
         if not isinstance(version, str) or not version.startswith("4."):
             raise _Failed(Refused("fhir-version", "the server does not speak FHIR R4 or R4B"))
+        return statement
+
+    async def _introduce(self) -> FhirProfile:
+        statement = await self._statement()
         with _reading():
             level = self._level(statement)
             allowed = self._settings.update_create
@@ -272,13 +287,8 @@ class FhirServer:
         """Made with the first request: it belongs to the loop that runs then."""
         if self._client is None:
             settings = self._settings
-            tls: ssl.SSLContext | bool = True
-            if settings.url.startswith("https:") and isinstance(settings.verify, str):
-                tls = ssl.create_default_context(cafile=settings.verify)
-            elif not settings.verify:
-                tls = False
             self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=settings.connections, ssl=tls),
+                connector=aiohttp.TCPConnector(limit=settings.connections, ssl=settings.tls or True),
                 headers={"accept": _FHIR_JSON, "accept-encoding": "identity", "user-agent": "NeutroFlag"},
                 # The whole exchange is bounded: a server that drips bytes never lets a single read time out.
                 timeout=aiohttp.ClientTimeout(

@@ -16,6 +16,7 @@ from emitters.mllp import MllpSettings
 from emitters.sink import Sink
 from engine import tls
 from engine.config import FhirDestination, MllpDestination, Settings
+from engine.credential_settings import credentials_of
 from engine.dispatcher import Dispatcher, RetryPolicy
 from engine.judge import Judge
 from engine.notify import Notifier
@@ -28,7 +29,7 @@ from engine.watch import Watch
 from engine.worker import Worker
 from store import Store
 
-__all__ = ["Back", "fhir_profile", "v2_profile"]
+__all__ = ["Back", "fhir_profile", "fhir_server", "v2_profile"]
 
 
 class Back:
@@ -125,20 +126,30 @@ def fhir_profile(item: FhirDestination, settings: Settings) -> FhirProfile:
     )
 
 
+def fhir_server(item: FhirDestination, settings: Settings) -> FhirServer:
+    return FhirServer(
+        FhirServerSettings(
+            name=item.name,
+            url=item.url,
+            profile=fhir_profile(item, settings),
+            credentials=credentials_of(
+                item.credentials, fhir_url=item.url, level=item.level, timeout_s=item.timeout_s, ca=item.ca
+            ),
+            patient_systems=item.authorities,
+            search_by_post=item.search_by_post,
+            update_create=item.update_create,
+            level=item.level,
+            timeout_s=item.timeout_s,
+            connections=item.connections,
+            tls=tls.fhir_client(item),
+        )
+    )
+
+
 def _sink_of(item: FhirDestination | MllpDestination, settings: Settings) -> Sink:
     match item:
         case FhirDestination():
-            return FhirServer(
-                FhirServerSettings(
-                    name=item.name,
-                    url=item.url,
-                    profile=fhir_profile(item, settings),
-                    patient_systems=item.authorities,
-                    timeout_s=item.timeout_s,
-                    connections=item.connections,
-                    verify=str(item.ca) if item.ca is not None else True,
-                )
-            )
+            return fhir_server(item, settings)
         case MllpDestination():
             return MllpSink(
                 MllpSettings(

@@ -367,7 +367,9 @@ def db_verify_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) ->
 @_guarded
 def config_check_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -> int:
     settings = _settings(config)
-    from engine.selfcheck import shapes
+    import asyncio
+
+    from engine.selfcheck import offers, shapes
     from engine.serve import refusals
 
     problems, warnings = refusals(settings)
@@ -379,6 +381,8 @@ def config_check_command(config: Path | None, *, stdout: TextIO, stderr: TextIO)
     if problems:
         return USAGE
     print(f"settings are good; {len(settings.destination)} destinations", file=stdout)
+    for line in asyncio.run(offers(settings)):
+        print(line, file=stdout)
     if not settings.destination:
         print("note: no destination, alerts stay in the database", file=stderr)
     return OK

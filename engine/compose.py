@@ -12,6 +12,7 @@ from engine.config import Settings, is_loopback
 from engine.headers import Guarded
 from engine.http import application
 from engine.judged import JudgedBoard
+from engine.keys import keys_router
 from engine.observe import Meters
 from engine.tokens import access_of
 from engine.web import Web
@@ -106,6 +107,7 @@ class Engine:
                     access=access,
                 ).router,
             ]
+            doors.append(keys_router(settings, self.meters))
             handlers: dict[type[Exception], Any] = {}
             if settings.console.enabled:
                 from console import handlers as console_handlers

@@ -20,6 +20,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from emitters.fhir_terms import Level
+from engine.credential_settings import CredentialsSection
 from rules import ProtocolError, find_selectable
 
 __all__ = [
@@ -196,8 +198,26 @@ class FhirDestination(_Destination):
     authorities: dict[str, str] = Field(default_factory=dict)
     """Identifier system by namespace, for authorities that are neither an OID nor a URI."""
     connections: int = Field(default=8, ge=1, le=64)
+    level: Level | None = None
+    """How much is sent, L0 to L3; without it what the server's CapabilityStatement allows, up to L2 (``config check``)."""
+    update_create: bool | None = None
+    """Whether the server takes our own ids; without it what its CapabilityStatement says. Not to be changed lightly: what
+    stands under other ids is then not found again by ours."""
+    search_by_post: bool = False
+    """Patients are searched by ``POST Patient/_search``, which keeps identifiers out of access logs."""
+    credentials: CredentialsSection | None = None
     ca: Path | None = None
     """PEM file of the authorities to trust for https, instead of the system's."""
+    certificate: Path | None = None
+    """With ``key``: what we show of ourselves (mTLS)."""
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        _pair(self.certificate, self.key)
+        if self.url.startswith("http:") and (self.ca or self.certificate):
+            raise ValueError("ca, certificate and key say nothing without https")
+        return self
 
     @field_validator("url")
     @classmethod

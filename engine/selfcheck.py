@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
 from emitters.check import judge_fhir, judge_v2
-from emitters.fhir import encode, transaction
+from emitters.fhir import Level, encode, transaction
 from emitters.hl7v2 import alert_message
-from engine.back import fhir_profile, v2_profile
+from engine.back import fhir_profile, fhir_server, v2_profile
 from engine.config import FhirDestination, Settings
 from rules import alerts_for, assess, find_protocol
 from rules.model import (
@@ -25,7 +26,36 @@ from rules.model import (
     TreatmentCourse,
 )
 
-__all__ = ["shapes"]
+__all__ = ["offers", "shapes"]
+
+
+async def offers(settings: Settings) -> list[str]:
+    """One line for each FHIR destination: the emission level that its server proposes, or why it could not be asked."""
+    lines = []
+    for number, item in enumerate(settings.destination):
+        if not isinstance(item, FhirDestination):
+            continue
+        server = fhir_server(item, settings)
+        try:
+            found = await server.offer()
+        finally:
+            await server.close()
+        place = f"destination[{number}] {item.name}"
+        if not isinstance(found, tuple):
+            lines.append(f"{place}: its emission level could not be asked for: {found.why}")
+            continue
+        level, own_ids = found
+        said = (
+            f"its CapabilityStatement proposes level {level}" if level else "its CapabilityStatement proposes no level"
+        )
+        if item.level is None:
+            fixed = f'up to L2 is sent until level = "{level or "L2"}" is set'
+        else:
+            fixed = f"level {item.level} is set"
+            if level is not None and level < item.level:
+                fixed += ", more than it takes: alerts would be dead letters"
+        lines.append(f"{place}: {said}{' with our own ids' if own_ids else ''}; {fixed}")
+    return lines
 
 
 def shapes(settings: Settings) -> list[str]:
@@ -35,7 +65,10 @@ def shapes(settings: Settings) -> list[str]:
     for number, item in enumerate(settings.destination):
         if isinstance(item, FhirDestination):
             profile = fhir_profile(item, settings)
-            complaints = judge_fhir(encode(transaction(alert, patient_reference="Patient/example", settings=profile)))
+            complaints = []
+            for level in (item.level,) if item.level is not None else (Level.L0, Level.L1, Level.L2):
+                built = transaction(alert, patient_reference="Patient/example", settings=replace(profile, level=level))
+                complaints += judge_fhir(encode(built))
         else:
             complaints = judge_v2(alert_message(alert, control_id="0" * 20, profile=v2_profile(item)))
         found += [f"destination[{number}] {item.name}: {complaint}" for complaint in complaints]

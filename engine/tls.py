@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.config import FhirDestination, HttpSection, MllpDestination, MllpSection, Settings
 
-__all__ = ["Inspection", "http_server", "inspect", "mllp_client", "mllp_server", "pinned"]
+__all__ = ["Inspection", "fhir_client", "http_server", "inspect", "mllp_client", "mllp_server", "pinned"]
 
 _SOON = timedelta(days=30)
 
@@ -70,8 +70,15 @@ def http_server(section: HttpSection) -> ssl.SSLContext | None:
 
 
 def mllp_client(item: MllpDestination) -> ssl.SSLContext | None:
-    if not item.tls:
-        return None
+    return _client(item) if item.tls else None
+
+
+def fhir_client(item: FhirDestination) -> ssl.SSLContext | None:
+    """None where the system's own trust is enough, or nothing is encrypted."""
+    return _client(item) if item.ca is not None or item.certificate is not None else None
+
+
+def _client(item: FhirDestination | MllpDestination) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=item.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if item.certificate is not None and item.key is not None:
@@ -113,7 +120,7 @@ def _pairs(settings: Settings) -> Iterator[tuple[str, Path, Path]]:
     if settings.http.enabled:
         named.append(("http.", settings.http.certificate, settings.http.key))
     for number, item in enumerate(settings.destination):
-        if isinstance(item, MllpDestination):
+        if isinstance(item, MllpDestination | FhirDestination):
             named.append((f"destination[{number}].", item.certificate, item.key))
     yield from ((place, certificate, key) for place, certificate, key in named if certificate and key)
 

@@ -317,10 +317,14 @@ def _continue(chart: Chart, count: Count, found: Range) -> Assessment:
 def _action(
     chart: Chart, found: Range, asked: FollowUp, resumed: InterruptionRule | None, *, history: bool
 ) -> tuple[str, tuple[Grounds, ...]]:
-    """A window speaks before the history (B-7, B-8), the history before the phase (R4)."""
+    """A window speaks before the history (B-7, B-8), the history before the phase (R4); a mild count that asks for closer
+    counts than the window speaks before it."""
     mild = chart.protocol.after_mild
     own = (found.grounds,) if found.kind == "mild" else ()
     if asked.window is not None:
+        closer = asked.window.rule.interval
+        if own and closer is not None and due_after(chart.as_of, mild.interval) < due_after(chart.as_of, closer):
+            return found.action, (*own, asked.window.rule.grounds)
         after = (mild.grounds,) if history else ()
         return asked.window.rule.action, (*own, asked.window.rule.grounds, *after)
     if resumed is not None and found.kind == "normal":

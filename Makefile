@@ -73,7 +73,7 @@ pages: $(VENV)/.dev ## write the pages that come from the protocols, cases and h
 	$(BIN)/python docs/generate.py
 
 lock: ## renew the hash-locked requirement files (needs uv)
-	uv pip compile $(LOCKFLAGS) pyproject.toml -o requirements.lock
+	uv pip compile $(LOCKFLAGS) pyproject.toml --extra postgres -o requirements.lock
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev --extra browser -c requirements-dev.lock -o requirements-browser.lock
 	echo hatchling | uv pip compile $(LOCKFLAGS) - -o requirements-build.lock

@@ -63,7 +63,10 @@ class StoreSection(_Section):
     @classmethod
     def _known(cls, value: str) -> str:
         if not value.startswith("sqlite:///"):
-            raise ValueError("only sqlite:/// is supported by this version")
+            from store.database import problem  # slow to load, and most settings name a file
+
+            if wrong := problem(value):
+                raise ValueError(wrong)
         return value
 
 

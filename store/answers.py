@@ -1,6 +1,7 @@
 """What named persons answered to alerts: written beside the alert's state, in one transaction with its audit row.
 
-Functions over a connection that holds the write lock. An answer is never changed: a later decision is a row of its own.
+Functions over a connection in the caller's transaction, which ends with what they raise.
+An answer is never changed: a later decision is a row of its own.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ def write(connection: Connection, given: Answer) -> None:
 
     The patient's ``rev`` moves with it: a judgement that was made on the alert as it stood before is made anew.
     """
-    row = connection.execute(select(alert.c.revision, alert.c.state).where(alert.c.id == given.alert_id)).first()
+    # The patient before the alert, as a judgement holds them: neither waits for the other.
+    if given.patient_id is not None:
+        connection.execute(update(patient).where(patient.c.id == given.patient_id).values(rev=patient.c.rev + 1))
+    standing = select(alert.c.revision, alert.c.state).where(alert.c.id == given.alert_id).with_for_update()
+    row = connection.execute(standing).first()
     if row is None or row.revision != given.revision or row.state == "withdrawn":
         raise Overtaken(given.alert_id)
     file(connection, [given])
     if given.closes:
         connection.execute(update(alert).where(alert.c.id == given.alert_id).values(state="answered"))
-    if given.patient_id is not None:
-        connection.execute(update(patient).where(patient.c.id == given.patient_id).values(rev=patient.c.rev + 1))
 
 
 def file(connection: Connection, answers: Sequence[Answer]) -> None:

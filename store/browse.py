@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, TextClause, bindparam, func, or_, select, text
 
-from store import listing
-from store.tables import alert, assessment, counter, delivery, feed, identifier, message, result
+from store import inbox, listing
+from store.tables import alert, assessment, delivery, feed, identifier, message, result
 from store.values import message_name
 
 __all__ = [
@@ -154,8 +154,8 @@ def standing(connection: Connection) -> Standing:
 
 def dispositions(connection: Connection) -> dict[str, int]:
     """How many messages ended how, by the kept counters; ``received`` is their whole."""
-    rows = connection.execute(select(counter).where(counter.c.name.in_(("received", "disposition")))).mappings()
-    return {row["label"] or "received": row["value"] for row in rows}
+    kept = inbox.counted(connection)
+    return {label or "received": value for (name, label), value in kept.items() if name in ("received", "disposition")}
 
 
 def last_heard(connection: Connection) -> dict[tuple[str, str], int]:

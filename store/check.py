@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, and_, exists, func, select
 
+from store import inbox
 from store.port import Disposition
-from store.tables import alert, counter, delivery, message
+from store.tables import alert, delivery, message
 
 __all__ = ["findings"]
 
@@ -17,7 +18,7 @@ def findings(connection: Connection) -> list[str]:
         row[0]: row[1]
         for row in connection.execute(select(message.c.disposition, func.count()).group_by(message.c.disposition))
     }
-    kept = {(row.name, row.label): row.value for row in connection.execute(select(counter))}
+    kept = inbox.counted(connection)
     # What retention has removed was counted when it came and counted again when it went.
     gone = {label: value for (name, label), value in kept.items() if name == "purged"}
     received = kept.get(("received", ""), 0) - sum(gone.values())

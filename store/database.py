@@ -2,6 +2,9 @@
 
 SQLite: WAL with ``synchronous=FULL`` (an acknowledged message survives a power loss), every write transaction
 ``BEGIN IMMEDIATE`` (the deferred default loses updates silently), and checkpoints off the commit path.
+
+PostgreSQL: ``synchronous_commit`` at least ``on``, a server that says ``fsync`` is off is refused, and a connection whose
+other end is gone is noticed within seconds.
 """
 
 from __future__ import annotations
@@ -10,16 +13,46 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-__all__ = ["file_of", "reader", "writer"]
+__all__ = ["file_of", "parallel", "problem", "promises", "reader", "writer"]
 
 _BUSY_MS = 5000
+# libpq's own names. A server that hangs or a cable that is cut is noticed by the kernel, whoever waits (tcp_user_timeout).
+_SERVER: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "application_name": "neutroflag",
+}
+# A process that stands still in the middle of a transaction must not hold the others' rows for ever.
+_IDLE_MS = 30_000
 
 
-def file_of(url: str) -> Path | None:
+def problem(url: str) -> str:
+    """What is wrong with the address of a database, in words; "" when this program can open it."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return "must be sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
+    if parsed.drivername == "sqlite":
+        return "" if parsed.database and not parsed.host else "must be sqlite:///FILE"
+    if parsed.drivername != "postgresql+psycopg":
+        return "only sqlite:///FILE and postgresql+psycopg://USER@HOST/DATABASE are supported"
+    try:
+        import psycopg  # noqa: F401
+    except ImportError:
+        return "PostgreSQL needs the extra [postgres]: pip install 'neutroflag[postgres]'"
+    return "" if parsed.database else "names no database: postgresql+psycopg://USER@HOST/DATABASE"
+
+
+def file_of(url: str | URL) -> Path | None:
     """The SQLite file behind ``url``; None for another database."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
@@ -29,18 +62,72 @@ def file_of(url: str) -> Path | None:
 
 def writer(url: str, *, wait_ms: int = _BUSY_MS) -> Engine:
     """For a writing connection: its transactions take the write lock at once, or wait ``wait_ms`` for it."""
-    engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
+    engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=_arguments(url))
     if engine.dialect.name == "sqlite":
         _sqlite(engine, begin="BEGIN IMMEDIATE", wait_ms=wait_ms)
+    else:
+        _postgresql(engine)
     return engine
 
 
 def reader(url: str) -> Engine:
     """For readers: snapshots beside the writer."""
-    engine = create_engine(url, poolclass=QueuePool, pool_size=4, max_overflow=4, hide_parameters=True)
+    engine = create_engine(
+        url, poolclass=QueuePool, pool_size=4, max_overflow=4, hide_parameters=True, connect_args=_arguments(url)
+    )
     if engine.dialect.name == "sqlite":
         _sqlite(engine, begin="BEGIN", wait_ms=_BUSY_MS)
+    else:
+        _postgresql(engine)
     return engine
+
+
+def promises(connection: Connection) -> str:
+    """Why this database cannot keep what an acknowledgement promises, in words; "" when it can."""
+    if connection.dialect.name == "sqlite":
+        return ""
+    if connection.scalar(text("SHOW transaction_read_only")) == "on":
+        return "the database is read-only"
+    for name in ("fsync", "full_page_writes"):
+        if connection.scalar(text(f"SHOW {name}")) == "off":
+            return f"the server runs with {name} = off: what it commits does not outlast a power loss"
+    return ""
+
+
+def parallel(url: str, *, connections: int, snapshots: bool = False) -> AsyncEngine:
+    """PostgreSQL for a running loop, which never waits for it. ``snapshots``: what one transaction reads is one moment's."""
+    engine = create_async_engine(
+        url,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=5,
+        hide_parameters=True,
+        connect_args=_arguments(url),
+        **({"isolation_level": "REPEATABLE READ"} if snapshots else {}),
+    )
+    _postgresql(engine.sync_engine)
+    return engine
+
+
+def _arguments(url: str) -> dict[str, Any]:
+    """Whatever the address itself says comes first."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return {}
+    return {name: value for name, value in _SERVER.items() if name not in parsed.query}
+
+
+def _postgresql(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SHOW synchronous_commit")
+        # remote_write and remote_apply wait for a standby too; off and local promise less than an acknowledgement does.
+        if cursor.fetchone()[0] in ("off", "local"):
+            cursor.execute("SET synchronous_commit = on")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
+        cursor.close()
+        connection.commit()
 
 
 def _sqlite(engine: Engine, *, begin: str, wait_ms: int) -> None:

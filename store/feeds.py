@@ -29,7 +29,7 @@ _arrived = Prepared(
 
 def _upserts(dialect: Any) -> tuple[Prepared, Prepared]:
     rows = dialect.insert(feed).values({column.name: bindparam(column.name) for column in feed.columns})
-    kept = dialect.insert(counter).values(name=MARKS, label=bindparam("label"), value=bindparam("value"))
+    kept = dialect.insert(counter).values(name=MARKS, label=bindparam("label"), slot=0, value=bindparam("value"))
     return (
         Prepared(
             rows.on_conflict_do_update(
@@ -37,7 +37,9 @@ def _upserts(dialect: Any) -> tuple[Prepared, Prepared]:
                 set_={name: getattr(rows.excluded, name) for name in ("last_at", "messages", "body")},
             )
         ),
-        Prepared(kept.on_conflict_do_update(index_elements=["name", "label"], set_={"value": kept.excluded.value})),
+        Prepared(
+            kept.on_conflict_do_update(index_elements=["name", "label", "slot"], set_={"value": kept.excluded.value})
+        ),
     )
 
 

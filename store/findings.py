@@ -62,9 +62,9 @@ _looked = Prepared(
     )
 )
 _standing = Prepared(
-    select(alert.c.id).where(
-        alert.c.id == bindparam("alert_id"), alert.c.state == "open", alert.c.revision == bindparam("revision")
-    )
+    select(alert.c.id)
+    .where(alert.c.id == bindparam("alert_id"), alert.c.state == "open", alert.c.revision == bindparam("revision"))
+    .with_for_update()
 )
 _noticed = exists().where(finding.c.kind == "unanswered", finding.c.subject == alert.c.id, finding.c.ended_at.is_(None))
 _unanswered = Prepared(
@@ -170,11 +170,9 @@ def overdue_count(connection: Connection) -> int:
 
 def moved_on(connection: Connection, work: Work) -> tuple[str, ...]:
     """Of the alerts that are called unanswered, those that were answered or changed meanwhile."""
-    return tuple(
-        number
-        for number, revision in work.unanswered
-        if not _standing.rows(connection, {"alert_id": number, "revision": revision})
-    )
+    asked = sorted(work.unanswered)
+    standing = _standing.each(connection, [{"alert_id": number, "revision": revision} for number, revision in asked])
+    return tuple(number for (number, _), rows in zip(asked, standing, strict=True) if not rows)
 
 
 def write(connection: Connection, work: Work) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import collections
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from store import inbox_server
 from store.port import Accepted, Claim, Disposition, Envelope, MessageDone
 from store.statement import Prepared
 from store.tables import body, counter, ledger, message
 from store.values import from_ms, to_ms
 
-__all__ = ["arrive", "claim", "count", "finish", "judged", "known", "replay"]
+__all__ = ["arrive", "claim", "count", "counted", "finish", "judged", "known", "replay"]
 
 _insert_message = Prepared(insert(message).values({column.name: bindparam(column.name) for column in message.columns}))
 _insert_body = Prepared(insert(body).values(message_id=bindparam("message_id"), raw=bindparam("raw")))
@@ -35,7 +37,9 @@ _finish = Prepared(
     )
 )
 _pending = Prepared(
-    select(message.c.id).where(message.c.id == bindparam("message_id"), message.c.disposition.is_(None))
+    select(message.c.id)
+    .where(message.c.id == bindparam("message_id"), message.c.disposition.is_(None))
+    .with_for_update()
 )
 _claim = Prepared(
     select(
@@ -56,30 +60,30 @@ _claim = Prepared(
 
 def _counting(dialect: Any) -> Prepared:
     statement = dialect.insert(counter).values(
-        name=bindparam("name"), label=bindparam("label"), value=bindparam("value")
+        name=bindparam("name"), label=bindparam("label"), slot=bindparam("slot"), value=bindparam("value")
     )
     return Prepared(
         statement.on_conflict_do_update(
-            index_elements=["name", "label"], set_={"value": counter.c.value + statement.excluded.value}
+            index_elements=["name", "label", "slot"], set_={"value": counter.c.value + statement.excluded.value}
         )
     )
 
 
+# Processes on a server count in rows of their own, mostly: a row is held until its transaction is on disk.
+_SLOT = os.getpid() % 16
 _count = {"sqlite": _counting(sqlite), "postgresql": _counting(postgresql)}
 
 
 def arrive(connection: Connection, envelopes: Sequence[Envelope]) -> list[Accepted]:
-    """Stores a batch in the caller's transaction, which holds the write lock, so that ids can be counted on.
+    """Stores a batch in the caller's transaction.
 
     A duplicate is a row of its own without a body: it is counted, and the first one keeps the bytes.
     """
-    known: dict[bytes, list[tuple[int, bytes]]] = {}
-    for key in {envelope.dedupe_key for envelope in envelopes if envelope.dedupe_key}:
-        known[key] = [(row[0], bytes(row[1])) for row in _known.rows(connection, {"key": key})]
-    next_id = _next_id(connection)
+    keys = {envelope.dedupe_key for envelope in envelopes if envelope.dedupe_key}
+    known, ids = _before(connection, keys, len(envelopes))
     rows: list[dict[str, object]] = []
     answers: list[Accepted] = []
-    for message_id, envelope in enumerate(envelopes, next_id):
+    for message_id, envelope in zip(ids, envelopes, strict=True):
         earlier = known.get(envelope.dedupe_key, []) if envelope.dedupe_key else []
         same = next((number for number, content in earlier if content == envelope.content_hash), None)
         conflict = earlier[0][0] if earlier and same is None else None
@@ -101,7 +105,22 @@ def arrive(connection: Connection, envelopes: Sequence[Envelope]) -> list[Accept
     return answers
 
 
+def _before(
+    connection: Connection, keys: Iterable[bytes], count: int
+) -> tuple[dict[bytes, list[tuple[int, bytes]]], Sequence[int]]:
+    """What is known under these names, as (id, content), and numbers for so many new messages."""
+    if connection.dialect.name != "sqlite":
+        return inbox_server.reserve(connection, keys, count)
+    # The caller's transaction holds the write lock, so that ids can be counted on.
+    first = _next_id(connection)
+    return {key: [(row[0], bytes(row[1])) for row in _known.rows(connection, {"key": key})] for key in keys}, range(
+        first, first + count
+    )
+
+
 def _next_id(connection: Connection) -> int:
+    if connection.dialect.name != "sqlite":
+        return inbox_server.reserve(connection, (), 1)[1][0]
     last: int | None = _last_id.rows(connection, {})[0][0]
     return (last or 0) + 1
 
@@ -154,7 +173,9 @@ def claim(connection: Connection, after: int, limit: int) -> list[Claim]:
 
 def judged(connection: Connection, done: Sequence[MessageDone]) -> tuple[int, ...]:
     """Of these, the messages that have their disposition already: a process that was thought dead was only slow."""
-    return tuple(item.message_id for item in done if not _pending.rows(connection, {"message_id": item.message_id}))
+    numbers = sorted(item.message_id for item in done)
+    pending = _pending.each(connection, [{"message_id": number} for number in numbers])
+    return tuple(number for number, rows in zip(numbers, pending, strict=True) if not rows)
 
 
 def finish(connection: Connection, done: Sequence[MessageDone], at_ms: int) -> None:
@@ -209,7 +230,16 @@ def known(connection: Connection, message_id: int) -> bool:
     return connection.scalar(select(message.c.id).where(message.c.id == message_id)) is not None
 
 
+def counted(connection: Connection) -> dict[tuple[str, str], int]:
+    """The kept counters by name and label."""
+    sums = select(counter.c.name, counter.c.label, func.sum(counter.c.value)).group_by(counter.c.name, counter.c.label)
+    return {(name, label): int(value) for name, label, value in connection.execute(sums)}
+
+
 def count(connection: Connection, changes: Iterable[tuple[str, str, int]]) -> None:
     """Adds to kept counters: (name, label, how many)."""
-    rows = [{"name": name, "label": label, "value": value} for name, label, value in changes if value]
+    slot = 0 if connection.dialect.name == "sqlite" else _SLOT
+    rows = [
+        {"name": name, "label": label, "slot": slot, "value": value} for name, label, value in sorted(changes) if value
+    ]
     _count[connection.dialect.name].many(connection, rows)

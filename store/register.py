@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Table, bindparam, insert, select, update
+from sqlalchemy import ARRAY, BindParameter, Connection, String, Table, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rules.model import AlertFamily, PatientIdentifier, Trust
 from rules.silence import AT_ONCE, look_on
 from store import answers
+from store.inbox_server import hold
 from store.port import CLOCK, AlertRecord, PatientRecord, ResultRecord, Work
 from store.statement import Prepared
 from store.tables import alert, assessment, audit, delivery, identifier, patient, result
@@ -31,7 +32,9 @@ from store.values import (
 __all__ = ["alert_by_id", "by_id", "by_identifier", "moved", "park", "settling", "taken", "write"]
 
 _wanted: BindParameter[Any] = bindparam("wanted")
-_by_value = Prepared(select(identifier.c.authority, identifier.c.patient_id).where(identifier.c.value == _wanted))
+_owner = select(identifier.c.value, identifier.c.authority, identifier.c.patient_id)
+_by_value = Prepared(_owner.where(identifier.c.value == _wanted))
+_by_values = Prepared(_owner.where(identifier.c.value == func.any(bindparam("wanted", type_=ARRAY(String)))))
 _patient = Prepared(
     select(
         patient.c.enrolled,
@@ -49,7 +52,8 @@ _settling = Prepared(
     .order_by(patient.c.settle_at)
     .limit(bindparam("most"))
 )
-_rev = Prepared(select(patient.c.rev).where(patient.c.id == _wanted))
+# Held to the end of the transaction, where several write at once (SQLite has one writer, and no such words).
+_rev = Prepared(select(patient.c.rev).where(patient.c.id == _wanted).with_for_update())
 _identifiers = Prepared(
     select(identifier.c.value, identifier.c.authority, identifier.c.type).where(identifier.c.patient_id == _wanted)
 )
@@ -119,36 +123,42 @@ def by_identifier(connection: Connection, identifiers: Iterable[PatientIdentifie
     for item in identifiers:
         wanted.setdefault(item.value, set()).add(item.authority)
     found: set[str] = set()
-    for value, authorities in wanted.items():
-        for authority, patient_id in _by_value.rows(connection, {"wanted": value}):
-            if authority in authorities or not authority or "" in authorities:
-                found.add(patient_id)
+    for value, authority, patient_id in _owners(connection, list(wanted)):
+        if authority in wanted[value] or not authority or "" in wanted[value]:
+            found.add(patient_id)
     return by_id(connection, sorted(found))
 
 
+def _owners(connection: Connection, values: list[str]) -> Sequence[Any]:
+    if connection.dialect.name != "sqlite":
+        return _by_values.rows(connection, {"wanted": values})
+    return [row for value in values for row in _by_value.rows(connection, {"wanted": value})]
+
+
 def by_id(connection: Connection, ids: Sequence[str]) -> list[PatientRecord]:
-    return [record for number in ids if (record := _whole(connection, number)) is not None]
+    """In the order asked for; unknown ids are passed over. ``rev`` is read first: what moves meanwhile is noticed later."""
+    keys = [{"wanted": number} for number in ids]
+    parts = [query.each(connection, keys) for query in (_patient, _identifiers, _current, _alerts)]
+    return [_whole(number, *rows) for number, *rows in zip(ids, *parts, strict=True) if rows[0]]
 
 
-def _whole(connection: Connection, number: str) -> PatientRecord | None:
-    key = {"wanted": number}
-    for enrolled, rev, person, owner, course, present, settle_at in _patient.rows(connection, key):
-        record = PatientRecord(
-            id=number,
-            enrolled=bool(enrolled),
-            rev=rev,
-            person=decode_person(person),
-            owner=owner,
-            course=decode_course(course),
-            present=decode_assessment(present) if present else None,
-            settle_at=from_ms(settle_at) if settle_at is not None else None,
-        )
-        break
-    else:
-        return None
-    for value, authority, kind in _identifiers.rows(connection, key):
+def _whole(
+    number: str, row: Sequence[Any], names: Sequence[Any], counts: Sequence[Any], alerts: Sequence[Any]
+) -> PatientRecord:
+    enrolled, rev, person, owner, course, present, settle_at = row[0]
+    record = PatientRecord(
+        id=number,
+        enrolled=bool(enrolled),
+        rev=rev,
+        person=decode_person(person),
+        owner=owner,
+        course=decode_course(course),
+        present=decode_assessment(present) if present else None,
+        settle_at=from_ms(settle_at) if settle_at is not None else None,
+    )
+    for value, authority, kind in names:
         record.identifiers.append(PatientIdentifier(value, authority, kind))
-    for result_id, message_id, result_key, version, body in _current.rows(connection, key):
+    for result_id, message_id, result_key, version, body in counts:
         record.results[result_key] = ResultRecord(
             id=result_id,
             patient_id=number,
@@ -157,7 +167,7 @@ def _whole(connection: Connection, number: str) -> PatientRecord | None:
             version=version,
             result=decode_result(body),
         )
-    for alert_id, state, result_id, result_key, body in _alerts.rows(connection, key):
+    for alert_id, state, result_id, result_key, body in alerts:
         record.alerts[alert_id] = AlertRecord(
             alert=decode_alert(body), patient_id=number, state=state, result_id=result_id, result_key=result_key
         )
@@ -188,24 +198,21 @@ def park(connection: Connection, number: str) -> None:
 
 def moved(connection: Connection, records: Iterable[PatientRecord]) -> tuple[str, ...]:
     """Of these working copies, the patients that somebody else has changed since they were loaded."""
-    stale = []
-    for record in records:
-        if not record.new:
-            rows = _rev.rows(connection, {"wanted": record.id})
-            if not rows or rows[0][0] != record.rev:
-                stale.append(record.id)
-    return tuple(sorted(stale))
+    # In one order everywhere: two batches that share patients must not wait for each other.
+    known = sorted((record for record in records if not record.new), key=lambda record: record.id)
+    revs = _rev.each(connection, [{"wanted": record.id} for record in known])
+    return tuple(record.id for record, rows in zip(known, revs, strict=True) if not rows or rows[0][0] != record.rev)
 
 
 def taken(connection: Connection, work: Work) -> tuple[str, ...]:
     """New patients whose identifier another writer has filed meanwhile."""
-    return tuple(
-        sorted(
-            number
-            for number, item in work.identifiers
-            if _filed.rows(connection, {"wanted": item.value, "wanted_authority": item.authority})
-        )
-    )
+    if not work.identifiers:
+        return ()
+    if connection.dialect.name != "sqlite":
+        hold(connection, [f"{item.value}|{item.authority}".encode() for _, item in work.identifiers])
+    wanted = [{"wanted": item.value, "wanted_authority": item.authority} for _, item in work.identifiers]
+    filed = _filed.each(connection, wanted)
+    return tuple(sorted(number for (number, _), rows in zip(work.identifiers, filed, strict=True) if rows))
 
 
 def write(connection: Connection, work: Work, at_ms: int) -> None:

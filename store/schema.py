@@ -6,9 +6,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 
-__all__ = ["is_empty", "needed", "present", "upgrade"]
+__all__ = ["alone", "is_empty", "needed", "present", "upgrade"]
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -33,6 +33,12 @@ def present(connection: Connection) -> str | None:
 
 def is_empty(connection: Connection) -> bool:
     return not inspect(connection).get_table_names()
+
+
+def alone(connection: Connection) -> None:
+    """Until the transaction ends nobody else sets up or changes the schema: processes that start together on a server."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(text("SELECT pg_advisory_xact_lock(7236857431)"))
 
 
 def upgrade(connection: Connection) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from rules.model import PatientIdentifier
-from store import database, feeds, findings, inbox, outbox, purge, register, schema
+from store import database, faults, feeds, findings, inbox, outbox, purge, register, schema
 from store.port import (
     Accepted,
     Claim,
@@ -29,7 +29,8 @@ from store.port import (
     Waiting,
     Work,
 )
-from store.tables import alert, counter, message
+from store.server import ServerReader, ServerWriter
+from store.tables import alert, message
 from store.values import to_ms
 from store.writer import Writer
 
@@ -77,9 +78,13 @@ class Store:
         self._sole = sole
         self._patience_s = patience_s
         self._claimed: set[int] = set()
+        if wrong := database.problem(url):
+            raise StoreUnavailable(wrong)
+        self._file = database.file_of(url)
         self._reader = database.reader(url)
+        self._server: ServerReader | None = None
         self._reading: Connection | None = None
-        self._writer: Writer | None = None
+        self._writer: Writer | ServerWriter | None = None
         self._lock: int | None = None
         self._stop_checkpoints = threading.Event()
         self._checkpoints: threading.Thread | None = None
@@ -90,14 +95,18 @@ class Store:
         Raises AlreadyRunning, SchemaOutdated, StoreUnavailable.
         """
         await self._take_lock()
-        # None: the writer waits in its own way, and the loop has its turns in between (see store.writer).
-        engine = database.writer(self.url, wait_ms=0)
         try:
             await asyncio.to_thread(_prepare, database.writer(self.url))
         except SQLAlchemyError as error:
-            raise StoreUnavailable(f"{type(error).__name__}: {getattr(error, 'orig', '')}") from error
-        self._writer = Writer(engine, inbox.arrive, lambda: self.on_arrivals())
-        if self._sole and engine.dialect.name == "sqlite":
+            words = faults.why(error) or f"{type(error).__name__}: {getattr(error, 'orig', '')}"
+            raise StoreUnavailable(words) from error
+        if self._file is None:
+            self._server = ServerReader(self.url)
+            self._writer = ServerWriter(self.url, inbox.arrive, lambda: self.on_arrivals())
+            return
+        # None: the writer waits in its own way, and the loop has its turns in between (see store.writer).
+        self._writer = Writer(database.writer(self.url, wait_ms=0), inbox.arrive, lambda: self.on_arrivals())
+        if self._sole:
             self._checkpoints = threading.Thread(target=self._checkpoint, name="store-checkpoint", daemon=True)
             self._checkpoints.start()
 
@@ -106,7 +115,9 @@ class Store:
         if self._checkpoints is not None:
             await asyncio.to_thread(self._checkpoints.join)
         if self._writer is not None:
-            self._writer.close()
+            await self._writer.close()
+        if self._server is not None:
+            await self._server.close()
         if self._reading is not None:
             self._reading.close()
         self._reader.dispose()
@@ -119,7 +130,7 @@ class Store:
 
         The judging one waits a little: its forerunner may have lost its parent and not noticed yet.
         """
-        path = database.file_of(self.url)
+        path = self._file
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,6 +248,8 @@ class Store:
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Runs a short query on a reading connection: a snapshot, beside the writer."""
+        if self._server is not None:
+            return await self._server.read(query)
         try:
             if self._reading is None or self._reading.closed or self._reading.invalidated:
                 self._reading = self._reader.connect()
@@ -250,7 +263,7 @@ class Store:
         return await self._writing.run(operation)
 
     @property
-    def _writing(self) -> Writer:
+    def _writing(self) -> Writer | ServerWriter:
         if self._writer is None:
             raise StoreUnavailable("the store is not open")
         return self._writer
@@ -258,8 +271,8 @@ class Store:
 
 def record(work: Work, connection: Connection) -> Stale | None:
     """Writes a batch in the caller's transaction; ``Stale`` and nothing when one of its patients moved meanwhile."""
-    moved = register.moved(connection, work.patients.values()) + register.taken(connection, work)
-    moved += register.moved(connection, [item.record for item in work.looked])
+    moved = register.moved(connection, [*work.patients.values(), *(item.record for item in work.looked)])
+    moved += register.taken(connection, work)
     judged = inbox.judged(connection, work.done)
     answered = findings.moved_on(connection, work)
     if moved or judged or answered:
@@ -273,7 +286,7 @@ def record(work: Work, connection: Connection) -> Stale | None:
 
 
 def snapshot(connection: Connection) -> Snapshot:
-    counts = {(row.name, row.label): row.value for row in connection.execute(select(counter))}
+    counts = inbox.counted(connection)
     dispositions = {label: value for (name, label), value in counts.items() if name == "disposition"}
     received = counts.get(("received", ""), 0)
     open_alerts = connection.execute(
@@ -293,12 +306,16 @@ def snapshot(connection: Connection) -> Snapshot:
 
 def _prepare(engine: typing.Any) -> None:
     with engine.connect() as connection, connection.begin():
+        schema.alone(connection)
         if schema.is_empty(connection):
             schema.upgrade(connection)
         elif (found := schema.present(connection)) != schema.needed():
             raise SchemaOutdated(f"the database has version {found}, this program needs {schema.needed()}")
         connection.execute(text("SELECT 1"))
-    path = database.file_of(str(engine.url))
+        if wrong := database.promises(connection):
+            raise StoreUnavailable(wrong)
+    engine.dispose()
+    path = database.file_of(engine.url)
     if path is not None:
         _private(path)
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Sequence,
     String,
     Table,
     Text,
@@ -36,6 +37,7 @@ __all__ = [
     "identifier",
     "ledger",
     "message",
+    "message_ids",
     "metadata",
     "patient",
     "result",
@@ -53,6 +55,9 @@ metadata = MetaData(
 
 # SQLite's rowid tables want exactly INTEGER for the key; PostgreSQL needs 64 bits.
 _Id = BigInteger().with_variant(Integer, "sqlite")
+
+# On a server, where nobody can count on from the last one. SQLite's messages do: it has none of these.
+message_ids = Sequence("message_ids", metadata=metadata, data_type=BigInteger)
 
 message = Table(
     "message",
@@ -324,6 +329,8 @@ counter = Table(
     metadata,
     Column("name", String, primary_key=True),
     Column("label", String, primary_key=True),
+    # Several processes on a server count beside each other; what is counted is the sum.
+    Column("slot", Integer, primary_key=True, autoincrement=False, server_default=text("0")),
     Column("value", BigInteger, nullable=False),
 )
 

@@ -82,13 +82,13 @@ class Writer:
         self._put(_Operation(operation, answer))
         return answer
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Commits what is queued, and takes nothing more."""
         self._closed = True
         while self._jobs:
             self._flush()
             if self._held_since is not None:
-                time.sleep(_HELD_RETRY_S)
+                await asyncio.sleep(_HELD_RETRY_S)
         self._drop_connection()
         self._engine.dispose()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import importlib.util
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,13 @@ from store import Store, database, listing, schema
 from store.check import findings
 from wire.ack import Ack, read_ack
 from wire.mllp import Deframer, Frame, frame
+
+# Not a package: found beside this file.
+_spec = importlib.util.spec_from_file_location("neutroflag_tests_databases", Path(__file__).with_name("databases.py"))
+assert _spec is not None
+assert _spec.loader is not None
+databases = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(databases)
 
 ROOT = Path(__file__).resolve().parent.parent
 PARIS = ZoneInfo("Europe/Paris")
@@ -289,6 +297,30 @@ def eventually() -> Callable[..., Awaitable[Any]]:
 def before() -> Callable[..., datetime]:
     """``before(hours=1)``: that long ago, to the second."""
     return ago
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Any]:
+    """One PostgreSQL a test process (``fresh()``, ``empty()``: the addresses of new databases on it)."""
+    with databases.server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql: Any) -> Iterator[str]:
+    """A database with our schema on it, for one test."""
+    url = postgresql.fresh()
+    yield url
+    postgresql.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def each_database(request: Any, tmp_path: Path) -> str:
+    """An address on each kind of database: what the product promises it promises on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'neutroflag.db'}"
+    found: str = request.getfixturevalue("postgresql_url")
+    return found
 
 
 @pytest.fixture

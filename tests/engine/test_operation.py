@@ -233,7 +233,7 @@ def test_a_copy_of_a_broken_database_gets_no_name(tmp_path: Path) -> None:
     source = tmp_path / "n.db"
     with database.writer(f"sqlite:///{source}").connect() as connection, connection.begin():
         schema.upgrade(connection)
-        connection.exec_driver_sql("insert into counter values ('received', '', 7)")
+        connection.exec_driver_sql("insert into counter values ('received', '', 0, 7)")
     assert backup.copy(source, tmp_path / "copy.db") == ["7 messages were counted in, 0 are on file"]
     assert sorted(name for name in os.listdir(tmp_path) if "copy" in name) == []
 

@@ -28,6 +28,12 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
+def url(each_database: str) -> str:
+    """The store's contract is the same on both."""
+    return each_database
+
+
+@pytest.fixture
 def noon() -> datetime:
     return NOON
 

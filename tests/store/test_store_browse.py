@@ -6,6 +6,7 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, text
 
 from store import Envelope, browse
@@ -75,6 +76,7 @@ async def test_a_control_id_of_a_known_sender_is_found_by_its_name_however_old(s
     assert (page.before, page.looked_back_to) == (None, None)
 
 
+@pytest.mark.parametrize("each_database", ["sqlite"], indirect=True)
 async def test_no_look_of_the_pages_walks_messages_or_deliveries_from_end_to_end(store: Any) -> None:
     """SQLite's own account of each query: by an index, or newest first with a bound."""
     looks = (

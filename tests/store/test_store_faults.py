@@ -15,6 +15,8 @@ from store.check import findings
 from store.port import Work
 from store.tables import metadata
 
+on_sqlite = pytest.mark.parametrize("each_database", ["sqlite"], indirect=True)
+
 
 async def run(store: Any, sql: str) -> Any:
     def execute(connection: Any) -> Any:
@@ -30,6 +32,7 @@ async def fill(store: Any) -> None:
     await run(store, f"PRAGMA max_page_count={pages + 4}")
 
 
+@on_sqlite
 async def test_a_full_disk_refuses_and_takes_again_when_there_is_room(store: Any, envelope: Any, rows_of: Any) -> None:
     await fill(store)
     envelopes = [envelope(f"M{n}", "x" * 4000 + str(n)) for n in range(20)]
@@ -45,6 +48,7 @@ async def test_a_full_disk_refuses_and_takes_again_when_there_is_room(store: Any
     assert await store.read(findings) == []
 
 
+@on_sqlite
 async def test_a_full_disk_while_recording_is_the_stores_failure_and_not_the_messages(
     store: Any, patient: Any, outgoing: Any, rows_of: Any
 ) -> None:
@@ -61,6 +65,7 @@ async def test_a_full_disk_while_recording_is_the_stores_failure_and_not_the_mes
     assert rows_of("select count(*) from delivery") == [200]
 
 
+@on_sqlite
 async def test_a_full_disk_while_changing_what_is_there_is_the_stores_failure_too(
     store: Any, patient: Any, rows_of: Any
 ) -> None:
@@ -76,6 +81,7 @@ async def test_a_full_disk_while_changing_what_is_there_is_the_stores_failure_to
     assert rows_of("select distinct length(owner) from patient") == [0]
 
 
+@on_sqlite
 async def test_a_full_disk_for_a_batch_leaves_the_small_ones_their_place(
     store: Any, envelope: Any, rows_of: Any
 ) -> None:
@@ -87,6 +93,7 @@ async def test_a_full_disk_for_a_batch_leaves_the_small_ones_their_place(
     assert kept == {f"M{n}" for n, answer in enumerate(answers[1:]) if not isinstance(answer, BaseException)}
 
 
+@on_sqlite
 async def test_a_database_locked_by_another_is_waited_for(store: Any, url: str, envelope: Any) -> None:
     engine = database.writer(url)
     other = engine.connect()
@@ -99,6 +106,7 @@ async def test_a_database_locked_by_another_is_waited_for(store: Any, url: str, 
     assert (await waiting).message_id == 1
 
 
+@on_sqlite
 async def test_a_database_that_stays_locked_is_said_to_be_unavailable(
     store: Any, url: str, envelope: Any, rows_of: Any
 ) -> None:
@@ -111,6 +119,7 @@ async def test_a_database_that_stays_locked_is_said_to_be_unavailable(
     assert (await store.accept(envelope("M1"))).message_id == 1
 
 
+@on_sqlite
 async def test_a_second_engine_on_the_same_file_is_refused(store: Any, url: str) -> None:
     with pytest.raises(AlreadyRunning):
         await Store(url).open()
@@ -150,6 +159,7 @@ async def test_the_migrations_make_exactly_the_tables_that_the_code_describes(st
     assert await store.read(schema.present) == schema.needed()
 
 
+@on_sqlite
 async def test_patients_data_is_for_the_engines_user_alone(store: Any, envelope: Any, tmp_path: Path) -> None:
     await store.accept(envelope("M1"))
     modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(tmp_path)}
@@ -158,6 +168,7 @@ async def test_patients_data_is_for_the_engines_user_alone(store: Any, envelope:
     assert set(modes.values()) == {0o600}
 
 
+@on_sqlite
 async def test_the_writing_connection_waits_for_the_disk_at_every_commit(store: Any) -> None:
     # 2 is FULL (SQLite, PRAGMA synchronous): under NORMAL an acknowledged message can be lost on power loss.
     assert await run(store, "PRAGMA synchronous") == (2,)

@@ -10,6 +10,7 @@ other end is gone is noticed within seconds.
 from __future__ import annotations
 
 import sqlite3
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,7 @@ def problem(url: str) -> str:
         return "" if parsed.database and not parsed.host else "must be sqlite:///FILE"
     if parsed.drivername != "postgresql+psycopg":
         return "only sqlite:///FILE and postgresql+psycopg://USER@HOST/DATABASE are supported"
-    try:
-        import psycopg  # noqa: F401
-    except ImportError:
+    if find_spec("psycopg") is None or find_spec("greenlet") is None:
         return "PostgreSQL needs the extra [postgres]: pip install 'neutroflag[postgres]'"
     return "" if parsed.database else "names no database: postgresql+psycopg://USER@HOST/DATABASE"
 

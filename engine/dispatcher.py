@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,12 @@ from store.values import decode_alert
 __all__ = ["Dispatcher", "RetryPolicy"]
 
 _POLL_S = 1.0
+# Each commit costs the same for one outcome as for ten; until it is made the destination's next turn has begun already.
+_TOGETHER_S = 0.01
+# Answered and not recorded yet: so many at most while the database is held or full.
+_UNRECORDED = 256
+# Rows read beyond what can be started now, and how long that reading is believed.
+_AHEAD, _AHEAD_S = 64, 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +68,11 @@ class Dispatcher:
         self._woken = asyncio.Event()
         self._busy_patients: set[str] = set()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
+        self._sending: set[int] = set()
+        self._ahead: deque[Waiting] = deque()
+        self._read_at = 0.0
+        self._outcomes: list[tuple[DeliveryOutcome, asyncio.Future[None]]] = []
+        self._recorder: asyncio.Task[None] | None = None
         self._ended: set[int | str] = set()
         """Deliveries, and their patients, that ended since the outbox was last read: that reading may still show them as
         waiting, and a later notification of the patient as free to go before one that must be tried again."""
@@ -95,6 +107,7 @@ class Dispatcher:
             for task in self._in_flight.values():
                 task.cancel()
             await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
+            await self._record_last()
             await self._sink.close()
 
     async def _wait(self) -> None:
@@ -109,27 +122,38 @@ class Dispatcher:
             await asyncio.sleep(min(self._quiet_until - time.monotonic(), _POLL_S))
             return False
         # While it is down one notification is enough to find out whether it still is.
-        free = (1 if self.down else self._policy.parallel) - len(self._in_flight)
-        if free <= 0:
+        free = (1 if self.down else self._policy.parallel) - len(self._sending)
+        if free <= 0 or len(self._in_flight) >= len(self._sending) + _UNRECORDED:
             return False
-        started = False
-        self._ended.clear()
-        # Rows in flight are still waiting in the table, so more are read than can be started.
-        for waiting in await self._store.due(self.name, self._clock(), free + len(self._in_flight) + 32):
+        if time.monotonic() - self._read_at > _AHEAD_S:
+            self._ahead.clear()
+        started = self._start_some(free)
+        if started < free:
+            self._ended.clear()
+            self._read_at = time.monotonic()
+            # Rows in flight are still waiting in the table, so more are read than can be started.
+            most = len(self._in_flight) + free + _AHEAD
+            self._ahead = deque(await self._store.due(self.name, self._clock(), most))
+            started += self._start_some(free - started)
+        return started > 0
+
+    def _start_some(self, most: int) -> int:
+        """From what was read. One that is passed over, its patient having another under way, is found by the next reading."""
+        started = 0
+        while self._ahead and started < most:
+            waiting = self._ahead.popleft()
             if waiting.id in self._in_flight or waiting.id in self._ended:
                 continue
             if waiting.patient_id in self._busy_patients or waiting.patient_id in self._ended:
                 continue
             self._start(waiting)
-            started = True
-            free -= 1
-            if not free:
-                break
+            started += 1
         return started
 
     def _start(self, waiting: Waiting) -> None:
         if waiting.patient_id is not None:
             self._busy_patients.add(waiting.patient_id)
+        self._sending.add(waiting.id)
         self._in_flight[waiting.id] = asyncio.create_task(self._deliver(waiting))
 
     async def _deliver(self, waiting: Waiting) -> None:
@@ -137,20 +161,54 @@ class Dispatcher:
             started = time.perf_counter()
             outcome = await self._attempt(waiting)
             self._meters.stage(f"deliver_{self.name}", time.perf_counter() - started)
-            while True:
-                try:
-                    await self._store.delivered([outcome])
-                    break
-                except StoreUnavailable:
-                    await asyncio.sleep(_POLL_S)
+            recorded = self._recorded(outcome)
+            if outcome.state == "delivered":
+                # The destination's next turn begins. Until this one is on disk its patient's next notification waits.
+                self._sending.discard(waiting.id)
+                self._woken.set()
+            await recorded
+            if outcome.state == "waiting":
+                self._ahead.clear()  # it has its turn before those that were read with it
             self._tell(outcome)
         finally:
             self._in_flight.pop(waiting.id, None)
+            self._sending.discard(waiting.id)
             self._ended.add(waiting.id)
             if waiting.patient_id is not None:
                 self._busy_patients.discard(waiting.patient_id)
                 self._ended.add(waiting.patient_id)
             self._woken.set()
+
+    def _recorded(self, outcome: DeliveryOutcome) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outcomes.append((outcome, done))
+        if self._recorder is None:
+            self._recorder = asyncio.create_task(self._record(), name=f"outcomes {self.name}")
+        return done
+
+    async def _record(self) -> None:
+        while self._outcomes:
+            await asyncio.sleep(_TOGETHER_S)
+            batch = self._outcomes[:]
+            try:
+                await self._store.delivered([outcome for outcome, _ in batch])
+            except StoreUnavailable:
+                await asyncio.sleep(_POLL_S)
+                continue
+            del self._outcomes[: len(batch)]
+            for _, done in batch:
+                if not done.done():  # its caller may have been cancelled
+                    done.set_result(None)
+        self._recorder = None
+
+    async def _record_last(self) -> None:
+        """What was answered before the end is not sent again."""
+        if self._recorder is not None:
+            self._recorder.cancel()
+            await asyncio.gather(self._recorder, return_exceptions=True)
+        with contextlib.suppress(StoreUnavailable):
+            if self._outcomes:
+                await self._store.delivered([outcome for outcome, _ in self._outcomes])
 
     async def _attempt(self, waiting: Waiting) -> DeliveryOutcome:
         try:

@@ -158,6 +158,7 @@ class _Reporting(Meters):
 
 async def _child(end: socket.socket) -> int:
     from engine.back import Back
+    from engine.heap import set_aside_what_stays
     from store import Store
 
     reader, writer = await asyncio.open_connection(sock=end)
@@ -175,6 +176,7 @@ async def _child(end: socket.socket) -> int:
 
     back = Back(settings, store, meters, on_recorded=lambda ids: tell(recorded=list(ids)))
     back.start()
+    set_aside_what_stays()
     over = asyncio.Event()
     listening = asyncio.create_task(_listen(reader, store))
     listening.add_done_callback(lambda _: over.set())

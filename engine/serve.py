@@ -58,6 +58,7 @@ def refusals(settings: Settings) -> tuple[list[str], list[str]]:
 
 async def _serve(settings: Settings, stderr: TextIO) -> int:
     from engine.compose import Engine, PortTaken
+    from engine.heap import set_aside_what_stays
     from store import AlreadyRunning, SchemaOutdated, StoreUnavailable
 
     told = asyncio.Event()
@@ -73,6 +74,7 @@ async def _serve(settings: Settings, stderr: TextIO) -> int:
     except PortTaken as error:
         print(f"cannot listen: {error}", file=stderr)
         return NOT_READY
+    set_aside_what_stays()
     print(_faces(engine), file=stderr, flush=True)
     engine.failed.add_done_callback(lambda _: told.set())
     await told.wait()

@@ -16,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser pictures check bench evidence pages bundle lock clean
+.PHONY: help demo test test-services test-browser pictures check bench evidence pages bundle lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,10 @@ $(VENV)/.browser: $(VENV)/.dev requirements-browser.lock
 test-browser: $(VENV)/.browser ## the console in a real Chromium: every page and form, keyboard, phone, print, axe-core
 	deploy/dev/chromium.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser $(ARGS)
+
+test-services: $(VENV)/.dev ## real services: Apache Kafka (needs Java 17 and Maven)
+	deploy/dev/kafka/kafka.sh install
+	$(BIN)/python -m pytest -q tests/services $(ARGS)
 
 pictures: $(VENV)/.browser ## today's pictures of the console, for the README
 	deploy/dev/chromium.sh

@@ -15,10 +15,11 @@ from emitters.mllp import MllpDestination as MllpSink
 from emitters.mllp import MllpSettings
 from emitters.sink import Sink
 from engine import tls
-from engine.config import FhirDestination, MllpDestination, Settings
+from engine.config import Destination, FhirDestination, KafkaDestination, MllpDestination, Settings
 from engine.credential_settings import credentials_of
 from engine.dispatcher import Dispatcher, RetryPolicy
 from engine.judge import Judge
+from engine.kafka import security
 from engine.notify import Notifier
 from engine.observe import Meters
 from engine.present import Present
@@ -117,7 +118,7 @@ class Back:
             self.failed.set_result(name)
 
 
-def fhir_profile(item: FhirDestination, settings: Settings) -> FhirProfile:
+def fhir_profile(item: FhirDestination | KafkaDestination, settings: Settings) -> FhirProfile:
     return FhirProfile(
         engine_id=settings.engine.name,
         engine_version=version("neutroflag"),
@@ -146,7 +147,7 @@ def fhir_server(item: FhirDestination, settings: Settings) -> FhirServer:
     )
 
 
-def _sink_of(item: FhirDestination | MllpDestination, settings: Settings) -> Sink:
+def _sink_of(item: Destination, settings: Settings) -> Sink:
     match item:
         case FhirDestination():
             return fhir_server(item, settings)
@@ -159,6 +160,22 @@ def _sink_of(item: FhirDestination | MllpDestination, settings: Settings) -> Sin
                     tls=tls.mllp_client(item),
                     timeout_s=item.timeout_s,
                     profile=v2_profile(item),
+                )
+            )
+        case KafkaDestination():
+            # The client is loaded where there is a topic to write to.
+            from emitters.kafka import KafkaDestination as KafkaSink
+            from emitters.kafka import KafkaSettings
+
+            return KafkaSink(
+                KafkaSettings(
+                    name=item.name,
+                    bootstrap=item.bootstrap,
+                    topic=item.topic,
+                    profile=fhir_profile(item, settings),
+                    patient_systems=item.authorities,
+                    security=security(item),
+                    timeout_s=item.timeout_s,
                 )
             )
         case other:
@@ -176,10 +193,22 @@ def v2_profile(item: MllpDestination) -> V2Profile:
     )
 
 
-def _policy(item: FhirDestination | MllpDestination) -> RetryPolicy:
+def _policy(item: Destination) -> RetryPolicy:
     return RetryPolicy(
         first_s=item.retry_first_s,
         longest_s=item.retry_longest_s,
         give_up_after=timedelta(seconds=item.give_up_after_s),
-        parallel=item.connections if isinstance(item, FhirDestination) else 1,
+        parallel=_parallel(item),
     )
+
+
+def _parallel(item: Destination) -> int:
+    match item:
+        case FhirDestination():
+            return item.connections
+        case KafkaDestination():
+            return item.parallel
+        case MllpDestination():
+            return 1  # answers come in order, so one message is unanswered at a time
+        case other:
+            assert_never(other)

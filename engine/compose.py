@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from engine.back import Back
     from engine.back_process import BackProcess
     from engine.pages import Pages
+    from ingest.kafka import KafkaInlet
 
 __all__ = ["Engine", "PortTaken"]
 
@@ -48,6 +49,8 @@ class Engine:
         self._back: Back | BackProcess | None = None
         self._web: Web | None = None
         self._pages: Pages | None = None
+        self._kafka: KafkaInlet | None = None
+        self._reading: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Set with its name when a part that must run for ever ended."""
 
@@ -129,6 +132,7 @@ class Engine:
             self._web = Web(Guarded(app, tls=secure is not None), tls=secure, on_lost=lambda: self._fail("http"))
             await self._web.open(settings.http.host, settings.http.port)
             self.http_port = self._web.port
+        self._open_kafka(store)
         self.meters.event(
             "accepting",
             mode=settings.engine.mode,
@@ -136,7 +140,38 @@ class Engine:
             port=self.mllp.port if self.mllp else 0,
         )
 
+    def _open_kafka(self, store: Store) -> None:
+        section = self.settings.kafka
+        if not section.bootstrap:
+            return
+        # The client is loaded where there is a broker to read from.
+        from engine.kafka import security
+        from ingest.kafka import KafkaInlet, KafkaSource
+
+        source = KafkaSource(
+            bootstrap=section.bootstrap,
+            topics=section.topics,
+            group=section.group,
+            security=security(section),
+            max_records=section.max_records,
+            session_timeout_ms=int(section.session_timeout_s * 1000),
+        )
+        self._kafka = KafkaInlet(store, self.meters, source)
+        self._reading = asyncio.create_task(self._kafka.run(), name="kafka")
+        self._reading.add_done_callback(self._kafka_ended)
+
+    def _kafka_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self.meters.fault(error, reason="kafka")
+        self._fail("kafka")
+
     async def stop(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         if self.mllp is not None:
             await self.mllp.stop()
         if self._web is not None:
@@ -180,6 +215,7 @@ class Engine:
             "ended": ended,
             "judging": judging,
             "destinations": self._back.destinations() if self._back else {},
+            **({"kafka": self._kafka.standing()} if self._kafka else {}),
         }
 
     def _back_answers(self) -> bool:

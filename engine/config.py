@@ -22,12 +22,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from emitters.fhir_terms import Level
 from engine.credential_settings import CredentialsSection
+from engine.kafka import KafkaFace, KafkaSection, plain
 from rules import ProtocolError, find_selectable
 
 __all__ = [
     "ConfigError",
     "Destination",
     "FhirDestination",
+    "KafkaDestination",
     "MllpDestination",
     "Settings",
     "exposed",
@@ -255,7 +257,18 @@ class MllpDestination(_Destination):
         return self
 
 
-Destination = Annotated[FhirDestination | MllpDestination, Field(discriminator="kind")]
+class KafkaDestination(_Destination, KafkaFace):
+    kind: Literal["kafka"]
+    bootstrap: str = Field(min_length=1)
+    topic: str = Field(default="neutroflag.alerts", min_length=1, max_length=249, pattern=r"^[\w.-]+$")
+    owner: str = ""
+    """FHIR reference of the default owner of tasks."""
+    authorities: dict[str, str] = Field(default_factory=dict)
+    """Identifier system by namespace, for authorities that are neither an OID nor a URI."""
+    parallel: int = Field(default=16, ge=1, le=256)
+
+
+Destination = Annotated[FhirDestination | MllpDestination | KafkaDestination, Field(discriminator="kind")]
 
 
 class LocaleSection(_Section):
@@ -326,6 +339,7 @@ class Settings(BaseSettings):
     mllp: MllpSection = MllpSection()
     http: HttpSection = HttpSection()
     console: ConsoleSection = ConsoleSection()
+    kafka: KafkaSection = KafkaSection()
     destination: tuple[Destination, ...] = ()
     locale: LocaleSection = LocaleSection()
     watch: WatchSection = WatchSection()
@@ -391,7 +405,7 @@ def _sections() -> dict[str, tuple[type[BaseModel], ...]]:
     for name, field in Settings.model_fields.items():
         annotation = field.annotation
         sections[name] = (
-            (FhirDestination, MllpDestination)
+            typing.get_args(typing.get_args(Destination)[0])
             if name == "destination"
             else (typing.cast("type[BaseModel]", annotation),)
         )
@@ -459,14 +473,27 @@ def exposed(settings: Settings) -> list[str]:
                 "http.host: anonymous off loopback; add a [[http.token]], "
                 "or set http.allow_anonymous = true if a proxy authenticates"
             )
+    if plain(settings.kafka) and not settings.kafka.allow_plaintext:
+        problems.append("kafka.bootstrap: plaintext off loopback; use tls, or set allow_plaintext = true")
     for number, item in enumerate(settings.destination):
-        host = item.host if isinstance(item, MllpDestination) else _host_of(item.url)
-        plain = not item.tls if isinstance(item, MllpDestination) else item.url.startswith("http://")
-        if plain and not is_loopback(host) and not item.allow_plaintext:
+        if _plain(item) and not item.allow_plaintext:
             problems.append(
                 f"destination[{number}]: plaintext off loopback; use https or tls, or set allow_plaintext = true"
             )
     return problems
+
+
+def _plain(item: Destination) -> bool:
+    """Whether it would carry patients' data in the clear, off loopback."""
+    match item:
+        case KafkaDestination():
+            return plain(item)
+        case MllpDestination():
+            return not item.tls and not is_loopback(item.host)
+        case FhirDestination():
+            return item.url.startswith("http://") and not is_loopback(_host_of(item.url))
+        case _:
+            typing.assert_never(item)
 
 
 def _host_of(url: str) -> str:

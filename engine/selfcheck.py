@@ -10,7 +10,7 @@ from emitters.check import judge_fhir, judge_v2
 from emitters.fhir import Level, encode, transaction
 from emitters.hl7v2 import alert_message
 from engine.back import fhir_profile, fhir_server, v2_profile
-from engine.config import FhirDestination, Settings
+from engine.config import FhirDestination, KafkaDestination, Settings
 from rules import alerts_for, assess, find_protocol
 from rules.model import (
     AbsoluteNeutrophilCount,
@@ -63,10 +63,11 @@ def shapes(settings: Settings) -> list[str]:
     alert = _sample(settings)
     found: list[str] = []
     for number, item in enumerate(settings.destination):
-        if isinstance(item, FhirDestination):
+        if isinstance(item, FhirDestination | KafkaDestination):
             profile = fhir_profile(item, settings)
             complaints = []
-            for level in (item.level,) if item.level is not None else (Level.L0, Level.L1, Level.L2):
+            fixed = item.level if isinstance(item, FhirDestination) else profile.level
+            for level in (fixed,) if fixed is not None else (Level.L0, Level.L1, Level.L2):
                 built = transaction(alert, patient_reference="Patient/example", settings=replace(profile, level=level))
                 complaints += judge_fhir(encode(built))
         else:

@@ -119,17 +119,19 @@ def _pairs(settings: Settings) -> Iterator[tuple[str, Path, Path]]:
         named.append(("mllp.", settings.mllp.certificate, settings.mllp.key))
     if settings.http.enabled:
         named.append(("http.", settings.http.certificate, settings.http.key))
+    named.append(("kafka.", settings.kafka.certificate, settings.kafka.key))
     for number, item in enumerate(settings.destination):
-        if isinstance(item, MllpDestination | FhirDestination):
-            named.append((f"destination[{number}].", item.certificate, item.key))
+        named.append((f"destination[{number}].", item.certificate, item.key))
     yield from ((place, certificate, key) for place, certificate, key in named if certificate and key)
 
 
 def _authorities(settings: Settings) -> Iterator[tuple[str, Path]]:
     if settings.mllp.enabled and settings.mllp.client_ca is not None:
         yield "mllp.client_ca", settings.mllp.client_ca
+    if settings.kafka.ca is not None:
+        yield "kafka.ca", settings.kafka.ca
     for number, item in enumerate(settings.destination):
-        if isinstance(item, MllpDestination | FhirDestination) and item.ca is not None:
+        if item.ca is not None:
             yield f"destination[{number}].ca", item.ca
 
 

@@ -22,9 +22,9 @@ from ingest.body import limited
 from ingest.fhir_types import KNOWN, TAKEN
 from ingest.meter import Meter
 from ingest.reading import looks_like_cda
-from store import Accepted, Inbox, StoreUnavailable
+from store import Accepted, Envelope, Inbox, StoreUnavailable
 
-__all__ = ["FhirDoor"]
+__all__ = ["FhirDoor", "stored_as"]
 
 CHANNEL = "fhir"
 MEDIA_TYPE = "application/fhir+json"
@@ -147,20 +147,31 @@ class FhirDoor:
         return answer
 
     async def _store(self, peer: str, raw: bytes, body: _Body, problem: _Problem | None) -> Accepted | None:
-        item = envelope.fhir(
-            raw,
-            channel=CHANNEL,
-            peer=peer,
-            now=datetime.now(UTC),
-            sender="",
-            control_id=body.control_id,
-            message_type=f"{body.resource_type}/{body.bundle_type}" if body.bundle_type else body.resource_type,
-            refused="" if problem is None else f"{problem.code}: {problem.expression or problem.text}",
-        )
+        item = _envelope(raw, body, problem, channel=CHANNEL, peer=peer)
         try:
             return await self._inbox.accept(item)
         except StoreUnavailable:
             return None
+
+
+def stored_as(raw: bytes, *, channel: str, peer: str) -> Envelope:
+    """The envelope of a body that came by a door without answers: what this door would refuse is refused there too."""
+    try:
+        return _envelope(raw, _document(raw) if looks_like_cda(raw) else _read(raw), None, channel=channel, peer=peer)
+    except _Problem as problem:
+        return _envelope(raw, _Body(""), problem, channel=channel, peer=peer)
+
+
+def _envelope(raw: bytes, body: _Body, problem: _Problem | None, *, channel: str, peer: str) -> Envelope:
+    return envelope.fhir(
+        raw,
+        channel=channel,
+        peer=peer,
+        now=datetime.now(UTC),
+        control_id=body.control_id,
+        message_type=f"{body.resource_type}/{body.bundle_type}" if body.bundle_type else body.resource_type,
+        refused="" if problem is None else f"{problem.code}: {problem.expression or problem.text}",
+    )
 
 
 def _acceptable(request: Request) -> str:

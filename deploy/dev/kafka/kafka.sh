@@ -2,6 +2,7 @@
 # One Apache Kafka node in KRaft mode on loopback, for tests and trials: broker and controller in one process, no ZooKeeper.
 #   kafka.sh install              jars by Maven coordinates into the cache (needs Java 17 and Maven)
 #   kafka.sh start DIR [PORT]     data, settings and log in DIR; prints host:port once the broker answers
+#                                 with DIR/tls/server.pem (key, chain) also a SASL_SSL listener, user lab, password in DIR/tls/password
 #   kafka.sh stop DIR             ends it by its process id
 #   kafka.sh kill DIR             ends it at once, as a fault would
 # The cache is NEUTROFLAG_CACHE, else ~/.cache/neutroflag.
@@ -22,6 +23,22 @@ free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1
 
 java_main() { java -cp "$jars/*" "$@"; }
 
+# The last of two lines with one key is the one that counts.
+secured() {
+  local dir=$1 tls
+  tls=$(free_port)
+  echo "$tls" >"$dir/tls/port"
+  cat <<SETTINGS
+listeners=PLAINTEXT://127.0.0.1:$2,SASL_SSL://127.0.0.1:$tls,CONTROLLER://127.0.0.1:$3
+advertised.listeners=PLAINTEXT://127.0.0.1:$2,SASL_SSL://127.0.0.1:$tls
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+ssl.keystore.type=PEM
+ssl.keystore.location=$dir/tls/server.pem
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_lab="$(cat "$dir/tls/password")";
+SETTINGS
+}
+
 start() {
   local dir=$1 port=${2:-} controller
   install
@@ -38,17 +55,21 @@ advertised.listeners=PLAINTEXT://127.0.0.1:$port
 controller.listener.names=CONTROLLER
 log.dirs=$dir/data
 num.partitions=4
+auto.create.topics.enable=false
 offsets.topic.num.partitions=4
+auto.create.topics.enable=false
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
+auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 SETTINGS
+    [ -e "$dir/tls/server.pem" ] && secured "$dir" "$port" "$controller" >>"$dir/server.properties"
     java_main kafka.tools.StorageTool format -t "$(java_main kafka.tools.StorageTool random-uuid)" \
       -c "$dir/server.properties" >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; exit 1; }
   fi
-  port=$(sed -n 's#^advertised.listeners=PLAINTEXT://127.0.0.1:##p' "$dir/server.properties")
+  port=$(sed -n 's#^advertised.listeners=PLAINTEXT://127.0.0.1:\([0-9]*\).*#\1#p' "$dir/server.properties" | tail -1)
   nohup java -Xms256m -Xmx512m -XX:TieredStopAtLevel=1 -cp "$jars/*" kafka.Kafka "$dir/server.properties" >>"$dir/kafka.log" 2>&1 </dev/null &
   echo $! >"$dir/kafka.pid"
   for _ in $(seq 1 300); do

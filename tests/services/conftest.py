@@ -1,0 +1,115 @@
+"""Real services for these tests: an Apache Kafka node. What cannot be started fails the tests; nothing is skipped."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from cryptography.hazmat.primitives import serialization
+
+_SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "dev" / "kafka" / "kafka.sh"
+
+
+class Broker:
+    """One node that can be stopped, killed and started again on the same port with the same data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bootstrap = ""
+
+    def start(self) -> None:
+        done = subprocess.run(
+            [str(_SCRIPT), "start", str(self.folder)], stdout=subprocess.PIPE, text=True, check=True, timeout=180
+        )
+        self.bootstrap = done.stdout.split()[-1]
+
+    def stop(self, how: str = "stop") -> None:
+        subprocess.run([str(_SCRIPT), how, str(self.folder)], check=True, timeout=60)
+
+    async def topic(self, partitions: int = 1, **config: str) -> str:
+        """A new topic of its own name."""
+        name = f"t-{uuid.uuid4().hex[:12]}"
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
+        finally:
+            await admin.close()
+        return name
+
+    async def send(
+        self, topic: str, *values: bytes | None, key: bytes | None = None, partition: int | None = None
+    ) -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, enable_idempotence=True)
+        await producer.start()
+        try:
+            sent = [await producer.send(topic, value, key=key, partition=partition) for value in values]
+            await asyncio.gather(*sent)
+        finally:
+            await producer.stop()
+
+    async def committed(self, topic: str, group: str = "neutroflag") -> int:
+        """How many records of all partitions the group has committed."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            offsets = await admin.list_consumer_group_offsets(group)
+        finally:
+            await admin.close()
+        return sum(where.offset for partition, where in offsets.items() if partition.topic == topic)
+
+    async def read(self, topic: str, count: int) -> list[Any]:
+        """The first ``count`` records of a topic, over all its partitions."""
+        consumer = AIOKafkaConsumer(topic, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            found: list[Any] = []
+            async with asyncio.timeout(30):
+                while len(found) < count:
+                    for records in (await consumer.getmany(timeout_ms=200)).values():
+                        found += records
+            return found
+        finally:
+            await consumer.stop()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    folder = tmp_path_factory.mktemp("kafka")
+    _certify(folder / "tls")
+    node = Broker(folder)
+    node.start()
+    yield node
+    node.stop()
+
+
+@pytest.fixture
+async def own_broker(tmp_path: Path) -> AsyncIterator[Broker]:
+    """One that a test may end."""
+    node = Broker(tmp_path / "kafka")
+    await asyncio.to_thread(node.start)
+    yield node
+    await asyncio.to_thread(node.stop)
+
+
+def _certify(folder: Path) -> None:
+    """A server certificate of an authority of its own (``ca.pem``), and a password."""
+    folder.mkdir()
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    server = authority.issue_cert("127.0.0.1")
+    # Kafka wants PKCS #8.
+    key = serialization.load_pem_private_key(server.private_key_pem.bytes(), None)
+    server_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "server.pem").write_bytes(server_pem + b"".join(one.bytes() for one in server.cert_chain_pems))
+    (folder / "password").write_text(uuid.uuid4().hex)

@@ -16,8 +16,8 @@ ALLOWED = {
     "wire": set(),
     "rules": set(),
     "store": {"sqlalchemy", "alembic", "msgspec", "rules"},
-    "ingest": {"store", "wire", "rules", "msgspec", "fastapi"},
-    "emitters": {"rules", "wire", "aiohttp", "joserfc", "yarl", "msgspec"},
+    "ingest": {"store", "wire", "rules", "msgspec", "fastapi", "aiokafka"},
+    "emitters": {"rules", "wire", "aiohttp", "aiokafka", "joserfc", "yarl", "msgspec"},
     "console": {
         *("store", "wire", "rules", "msgspec", "sqlalchemy"),
         *("fastapi", "starlette", "jinja2", "markupsafe", "argon2"),

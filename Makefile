@@ -6,6 +6,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
+# Tests, demo and bench start many processes; without kept bytecode each of them compiles its libraries anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # uv installs the same locked wheels faster; pip is all that is needed.
 UV  := $(shell command -v uv 2>/dev/null)
 ifdef UV

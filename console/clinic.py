@@ -168,10 +168,12 @@ class _Pages:
         level = level if level in tuple(AlertLevel) else ""
 
         def look(connection: Any) -> dict[str, Any]:
+            overdue = clinic.overdue(connection, today, most)
             return {
                 "alerts": clinic.open_alerts(connection, most, level=level),
                 "due": clinic.due(connection, today, _DUE_DAYS, most),
-                "overdue": clinic.overdue(connection, today, most),
+                "overdue": overdue,
+                "late_levels": clinic.late_levels(connection, [one.id for one in overdue]),
                 "unreadable": clinic.unreadable(connection, most),
                 "baselines": clinic.missing_baselines(connection, today, most),
             }

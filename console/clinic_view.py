@@ -19,6 +19,7 @@ from rules.actions import ACTIONS
 from rules.course import Chart, Place, open_chart
 from rules.explain import plain
 from rules.model import Alert, Assessment, LabResult, ResultStatus, Trust
+from rules.schedule import due_of
 from rules.span import anniversary
 from rules.wording import WORDS
 from store.clinic import PatientFile, Version
@@ -80,6 +81,8 @@ class PatientView:
     """before, under or after."""
     treated_weeks: int | None
     late_days: int
+    late_level: str
+    """What a count that did not come weighs today (B-11)."""
     rows: tuple[Row, ...]
     """Of the period that is drawn."""
     earlier: int
@@ -168,6 +171,7 @@ def patient_view(
         chart=chart,
         place=chart.place.name.lower() if chart is not None else "",
         treated_weeks=chart.clock.treated_days(today) // 7 if chart and chart.place is Place.UNDER else None,
+        late_level=due_of(chart).level.value if chart is not None else "amber",
         late_days=max((today - counted_from).days, 0) if counted_from is not None else 0,
         rows=tuple(shown),
         earlier=len(rows) - len(shown),

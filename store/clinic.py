@@ -46,6 +46,7 @@ __all__ = [
     "Version",
     "alert_file",
     "due",
+    "late_levels",
     "missing_baselines",
     "open_alerts",
     "overdue",
@@ -208,6 +209,22 @@ def _alerts(connection: Connection, query: Any) -> list[AlertRow]:
 def overdue(connection: Connection, today: date, limit: int) -> list[ListedPatient]:
     """The count was due, or a recheck was, before today; the longest overdue first."""
     return _by_date(connection, "", today.isoformat(), ~_NO_BASELINE, limit)
+
+
+def late_levels(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
+    """By patient, the level of the reminder of a missed count that stands, answered or not: what the clock has judged."""
+    if not ids:
+        return {}
+    rows = connection.execute(
+        select(alert.c.patient_id, alert.c.level).where(
+            alert.c.patient_id.in_(list(ids)), alert.c.family == AlertFamily.OVERDUE.value, alert.c.state != "withdrawn"
+        )
+    )
+    found: dict[str, str] = {}
+    for patient_id, level in rows:
+        if patient_id not in found or AlertLevel(level).rank > AlertLevel(found[patient_id]).rank:
+            found[patient_id] = level
+    return found
 
 
 def due(connection: Connection, today: date, days: int, limit: int) -> list[ListedPatient]:

@@ -149,6 +149,19 @@ async def test_who_is_due_soon_and_who_is_overdue_stand_apart(running: Any, hl7:
     assert "Retard" not in section(text, "due")
 
 
+@pytest.mark.parametrize(("days", "level"), [(10, "amber"), (11, "red")])
+async def test_a_weekly_count_is_red_once_it_is_more_than_three_days_late(
+    running: Any, hl7: Any, rows_of: Any, page: Page, before: Any, days: int, level: str
+) -> None:
+    await running.tell(hl7.oru("M1", collected=before(days=days)))
+    await running.settled()
+    (number,) = rows_of("SELECT id FROM patient")
+    for address in ("today", f"patients/{number}"):
+        badge = re.search(r'<span class="badge (\w+)">(?:(?!</span>).)*days late', await page(address), re.DOTALL)
+        assert badge is not None
+        assert badge[1] == level
+
+
 async def test_a_count_that_nobody_could_read_asks_for_a_person(running: Any, hl7: Any, page: Page) -> None:
     await running.tell(hl7.oru(unit=""))
     found = section(await page("today"), "unreadable")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from console.words_auth import AUTH
 from console.words_clinic import CLINIC
+from console.words_doubts import DOUBTS
 from console.words_operators import OPERATORS
 
 __all__ = ["words_for"]
@@ -109,7 +110,7 @@ def _merged(*rooms: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]
     return whole
 
 
-_WORDS = _merged(_COMMON, AUTH, OPERATORS, CLINIC)
+_WORDS = _merged(_COMMON, AUTH, OPERATORS, CLINIC, DOUBTS)
 _BY_LANGUAGE: dict[str, Mapping[str, str]] = {
     language: {key: words[place] for key, words in _WORDS.items()} for place, language in enumerate(("fr", "en"))
 }

@@ -358,12 +358,19 @@ def _arrow(comparator: Comparator | None) -> int:
 
 
 def _labelled(dots: list[Dot], room: int) -> tuple[Dot, ...]:
-    """Writes the values that matter most first, and no label over another one: the last, stops, mild ones, corrections."""
-    rank = {"stop": 1, "mild": 2, "normal": 4}
+    """Writes the values that matter most first, and no label over another one: the last that stands, stops, mild ones, what
+    stands in a correction's place, and then what it replaced."""
+    rank = {"stop": 1, "mild": 2, "normal": 5}
+    last = max((place for place, dot in enumerate(dots) if not dot.hollow), default=len(dots) - 1)
+    corrected = {dot.to for dot in dots if dot.strike}
 
     def urgency(place: int) -> tuple[int, int]:
         dot = dots[place]
-        return (0 if place == len(dots) - 1 else 3 if dot.strike else rank[dot.kind], -place)
+        if place == last:
+            return 0, -place
+        if dot.strike:
+            return 4, -place
+        return (3 if rank[dot.kind] > 3 and (dot.x, dot.y) in corrected else rank[dot.kind]), -place
 
     written: list[Dot] = []
     chosen: set[int] = set()

@@ -189,6 +189,18 @@ def test_values_are_never_written_over_each_other_and_the_last_one_always_is() -
     assert line.dots[-1].labelled
 
 
+def test_what_stands_in_a_correction_s_place_is_written_before_what_it_replaced_and_before_a_doubtful_count() -> None:
+    counts = [
+        count("2700", TODAY - timedelta(days=20), 1, standing=Standing.REPLACED, replaced_by=2),
+        count("1700", TODAY - timedelta(days=20), 2),
+        count("2100", TODAY - timedelta(days=2), 3, provisional=True),
+    ]
+    course = TreatmentCourse(start=TODAY - timedelta(days=1400))
+    line = drawn(*counts, course=course)
+    assert dot(line, 2).labelled
+    assert not dot(line, 3).labelled
+
+
 def test_a_low_count_keeps_its_value_among_many_normal_ones() -> None:
     counts = [count("2500", START + timedelta(days=n), n) for n in range(1, 150)]
     counts[70] = count("400", START + timedelta(days=71), 71)

@@ -93,11 +93,11 @@ class Chart:
     """One before the first gap, one after each."""
     stop: Stopped | None
     place: Place
-    exposed: bool = False
+    exposed: bool
     """Given clozapine again after a stop for the count, on record (R5)."""
-    overrides: tuple[Override, ...] = ()
+    overrides: tuple[Override, ...]
     """Those in force that made a difference to the above (B-27)."""
-    shorter: Override | None = None
+    shorter: Override | None
     """The shortest interval that a clinician has set."""
 
     @property

@@ -14,7 +14,7 @@ from ingest.reading import read_message
 from rules import assess, packaged
 from rules.model import AbsoluteNeutrophilCount, LabResult, PriorNeutropenia, ResultStatus, TreatmentCourse
 
-__all__ = ["assess_us", "irrelevant_us", "observation_us", "read_us"]
+__all__ = ["assess_us", "chemistry", "irrelevant_us", "observation_us", "read_us"]
 
 _PARIS = ZoneInfo("Europe/Paris")
 _DRAWN = datetime(2026, 11, 22, 7, 40, tzinfo=UTC)
@@ -31,7 +31,7 @@ def read_us(rounds: int) -> float:
 
 def irrelevant_us(rounds: int) -> float:
     """One chemistry report of 25 OBX."""
-    ready = [_chemistry(n) for n in range(rounds)]
+    ready = [chemistry(n) for n in range(rounds)]
     return _median_us(lambda n: read_message(ready[n], format="hl7v2", zone=_PARIS), rounds)
 
 
@@ -83,7 +83,7 @@ _ANALYTES = (
 )  # fmt: skip
 
 
-def _chemistry(number: int) -> bytes:
+def chemistry(number: int) -> bytes:
     rows = [
         f"OBX|{n}|NM|{name}^LN^LOCAL{n}^{name.partition('^')[2]} (sérum)^L|1|{n}.5|mmol/L^mmol/L^UCUM|1-100||||F||||"
         "LABO-EXEMPLE^Laboratoire simulé|TECH-EXEMPLE^Simulé|SPECTRO^Spectrophotométrie^99SIM|AUTOMATE-02^99SIM"

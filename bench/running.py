@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bench.sender import patient_id
+from bench.sender import patient_id, sent
 
 __all__ = ["Receiver", "Serve", "receiver", "send", "serve"]
 
@@ -53,6 +53,10 @@ class Serve:
     def drained(self) -> dict[str, Any]:
         """The state once everything is judged and delivered, or after the time limit."""
         return _until(self.state, lambda state: not state["pending"] and not state["outbox"])
+
+    def received(self, count: int) -> dict[str, Any]:
+        """The state once so many messages were stored."""
+        return _until(self.state, lambda state: state["received"] >= count)
 
     def lost(self, sent: int) -> str:
         """In words, when what was sent is not what was stored and disposed of."""
@@ -123,10 +127,7 @@ def serve(directory: Path, fhir: Receiver | None = None) -> Iterator[Serve]:
 
 def send(engine: Serve, **asked: Any) -> dict[str, Any]:
     """One load from a process of its own; see ``bench.sender``."""
-    command = [sys.executable, "-m", "bench.sender", json.dumps({"port": engine.mllp_port, "first": 0} | asked)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+    return sent(engine.mllp_port, **asked)
 
 
 def _line(stream: Any) -> str:

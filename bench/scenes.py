@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.running import receiver as fast_receiver
 from bench.running import send, serve
-from bench.sender import alerts
+from bench.sender import alerts, begun, report_of
 from wire.mllp import frame
 
 __all__ = ["Figures", "at_rest", "critical", "demo", "door_to_door", "intake"]
@@ -31,13 +31,13 @@ class Figures:
     lost: str = ""
 
 
-def intake(connections: int, count: int) -> Figures:
-    """Counts of people who are not on the register: stored, acknowledged, judged."""
+def intake(connections: int, count: int, kind: str = "strangers") -> Figures:
+    """Counts of people who are not on the register, or mostly what is no count: stored, acknowledged, judged."""
     with tempfile.TemporaryDirectory() as folder, serve(Path(folder) / "intake") as engine:
         # The first messages warm caches and the interpreter.
-        warm = send(engine, kind="strangers", run="warm", count=200, connections=connections)
+        warm = send(engine, kind=kind, run="warm", count=200, connections=connections)
         engine.drained()
-        report = send(engine, kind="strangers", run="load", count=count, connections=connections)
+        report = send(engine, kind=kind, run="load", count=count, connections=connections)
         lost = engine.lost(warm["accepted"] + report["accepted"])
         judged = (time.monotonic() - report["started"]) or 1.0
         if report["accepted"] != count:
@@ -58,8 +58,12 @@ def door_to_door(count: int) -> Figures:
         return Figures(rate, report["p50_ms"], report["p99_ms"], lost=lost)
 
 
-def critical(count: int) -> Figures:
-    """One critical count after the other into an idle engine: from its last byte to the alert's POST."""
+_OTHERS_S = 2.0
+
+
+def critical(count: int, others: int = 0) -> Figures:
+    """One critical count after the other, from its last byte to the alert's POST; ``others`` messages a second beside them
+    that are none of the register's. ``rate`` is what these were answered at."""
     with (
         tempfile.TemporaryDirectory() as folder,
         fast_receiver() as fhir,
@@ -68,6 +72,15 @@ def critical(count: int) -> Figures:
         engine.enrol(count + 1)
         build = alerts("crit", 0)
         sent = []
+        beside = 0
+        if others:
+            warm = send(engine, kind="strangers", run="warm", count=200, connections=16)
+            engine.drained()
+            beside = int(others * (count * 0.15 + 2 * _OTHERS_S))
+            load = begun(engine.mllp_port, kind="strangers", run="beside", count=beside, connections=16, rate=others)
+            beside += warm["accepted"]
+            engine.received(warm["accepted"] + 1)
+            time.sleep(_OTHERS_S)
         with socket.create_connection(("127.0.0.1", engine.mllp_port)) as door:
             door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for number in range(count + 1):
@@ -77,12 +90,13 @@ def critical(count: int) -> Figures:
                 door.recv(65536)
                 time.sleep(0.15 if number else 1.0)
         seen = fhir.wait(count + 1)
-        lost = engine.lost(count + 1)
+        rate = report_of(load)["rate"] if others else None
+        lost = engine.lost(count + 1 + beside)
         if len(seen) != len(sent):
             return Figures(lost=f"{len(sent)} critical counts, {len(seen)} alerts {lost}")
         # The first one also greets the server: it is not counted.
         took = sorted((arrived - at) * 1000 for at, arrived in zip(sent[1:], seen[1:], strict=True))
-        return Figures(p50_ms=statistics.median(took), p99_ms=took[len(took) * 99 // 100], lost=lost)
+        return Figures(rate, p50_ms=statistics.median(took), p99_ms=took[len(took) * 99 // 100], lost=lost)
 
 
 def at_rest() -> float:

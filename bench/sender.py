@@ -1,21 +1,43 @@
 """The load, in a process of its own: ``python -m bench.sender '{"port": 2575, ...}'`` prints what came of it as JSON.
 
-``kind``: ``strangers`` are counts of people who are not on the register, ``alerts`` are stop-level counts of patients
-``first`` .. ``first + count`` of the register, one each.
+``kind``: ``strangers`` are counts of people who are not on the register, ``irrelevant`` has one of these among a hundred
+reports of chemistry, ``alerts`` are stop-level counts of patients ``first`` .. ``first + count`` of the register, one each.
+``rate`` 0: as fast as it is answered.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bench.pure import chemistry
 from engine.simulate import LABORATORIES, LoadReport, blood_count, laboratories, load
 
-__all__ = ["alerts", "patient_id"]
+__all__ = ["alerts", "begun", "patient_id", "report_of", "sent"]
+
+
+def begun(port: int, **asked: Any) -> subprocess.Popen[str]:
+    """A load on its way, in a process of its own; its report is its output."""
+    command = [sys.executable, "-m", "bench.sender", json.dumps({"port": port, "first": 0, "rate": 0} | asked)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+
+
+def sent(port: int, **asked: Any) -> dict[str, Any]:
+    """One load, and what came of it."""
+    return report_of(begun(port, **asked))
+
+
+def report_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    said, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"bench.sender ended with {process.returncode}")
+    report: dict[str, Any] = json.loads(said)
+    return report
 
 
 def patient_id(number: int) -> str:
@@ -38,14 +60,32 @@ def alerts(run: str, first: int) -> Callable[[int], bytes]:
     return build
 
 
+def _irrelevant(run: str) -> Callable[[int], bytes]:
+    counts = laboratories(run)
+
+    def build(number: int) -> bytes:
+        if number % 100 == 0:
+            return counts(number)
+        return chemistry(number).replace(b"|C%d|P|" % number, b"|%b-%d|P|" % (run.encode(), number))
+
+    return build
+
+
 async def _run(asked: dict[str, Any]) -> tuple[float, LoadReport]:
     run = asked["run"]
-    build = alerts(run, asked["first"]) if asked["kind"] == "alerts" else laboratories(run)
+    kinds = {"alerts": lambda: alerts(run, asked["first"]), "irrelevant": lambda: _irrelevant(run)}
+    build = kinds.get(asked["kind"], lambda: laboratories(run))()
     # Built beforehand: what is measured is the engine, on cores that both share.
     ready = [build(number) for number in range(asked["count"])]
     started = time.monotonic()
     report = await load(
-        "127.0.0.1", asked["port"], ready.__getitem__, count=len(ready), connections=asked["connections"], limit_s=120
+        "127.0.0.1",
+        asked["port"],
+        ready.__getitem__,
+        count=len(ready),
+        connections=asked["connections"],
+        rate=asked["rate"],
+        limit_s=120,
     )
     return started, report
 

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import functools
 import os
+import sqlite3
 import threading
 import time
 import typing
@@ -18,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from rules.model import PatientIdentifier
 from store import database, faults, feeds, findings, inbox, outbox, purge, register, schema
+from store.checkpoint import checkpoint
 from store.port import (
     Accepted,
     Claim,
@@ -157,8 +159,8 @@ class Store:
                 with engine.connect() as connection:
                     raw = connection.connection.driver_connection
                     if raw is not None:
-                        raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            except SQLAlchemyError:
+                        checkpoint(raw)
+            except (SQLAlchemyError, sqlite3.Error):
                 continue  # busy or full: the commits themselves report that, the next round tries again
         engine.dispose()
 

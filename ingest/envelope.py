@@ -19,7 +19,8 @@ NAMESPACE = uuid.UUID("5a1ff4de-2b1c-5d0e-8f3b-6f3a4e0c7b11")
 def pieces(payload: bytes) -> list[bytes]:
     """The messages of a frame or body; one message alone stays byte for byte as it came."""
     found = er7.split_messages(payload)
-    if len(found) < 2 and er7.peek(payload) is not None:
+    # With this beginning there is a header, which is read once more when the message is named.
+    if len(found) < 2 and (payload.startswith(b"MSH|") or er7.peek(payload) is not None):
         return [payload]
     # Without any text it is a message too: it gets its AR, and is kept.
     return found or [payload]

@@ -104,7 +104,8 @@ class BackProcess:
             env=environment,
         )
         theirs.close()
-        ours.sendall(self._settings.model_dump_json().encode() + b"\n")
+        # Only what was set: a section whose defaults are spelt out would count as asked for.
+        ours.sendall(self._settings.model_dump_json(exclude_unset=True).encode() + b"\n")
         ours.setblocking(False)
         self._socket = ours
         reader, writer = await asyncio.open_connection(sock=ours.dup(), limit=8 * 1024 * 1024)

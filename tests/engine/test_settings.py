@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import ConfigError, exposed, load
+from engine.config import ConfigError, Settings, exposed, load
 
 # The settings file of the contract, without the sections that this version does not have.
 EXAMPLE = """
@@ -123,3 +123,9 @@ def test_a_face_in_the_clear_off_loopback_is_refused_unless_allowed_by_name(
     tmp_path: Path, text: str, found: int
 ) -> None:
     assert len(exposed(load(written(tmp_path, text), {}))) == found
+
+
+@pytest.mark.parametrize("text", ["", EXAMPLE, '[kafka]\nbootstrap = "127.0.0.1:9092"\n'])
+def test_the_judging_process_is_told_what_was_set_and_nothing_else(tmp_path: Path, text: str) -> None:
+    settings = load(written(tmp_path, text), {})
+    assert Settings.model_validate_json(settings.model_dump_json(exclude_unset=True)) == settings

@@ -86,8 +86,10 @@ def test_pictures_for_the_readme(told: Any, visit: Any, tmp_path: Path) -> None:
     page = visit(width=1280, height=860)
     page.goto(told.url("/today"))
     page.screenshot(path=folder / "today.png")
+    page.set_viewport_size({"width": 1280, "height": 1560})  # down to the drawing
     patient(page, told, "P3")
     page.screenshot(path=folder / "patient.png")
+    page.set_viewport_size({"width": 1280, "height": 860})
     page.goto(told.url("/messages"))
     page.locator("main table tbody a").nth(1).click()
     page.screenshot(path=folder / "message.png")

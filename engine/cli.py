@@ -27,6 +27,7 @@ db_app = typer.Typer(no_args_is_help=True, help="The database.")
 config_app = typer.Typer(no_args_is_help=True, help="The settings.")
 site_app = typer.Typer(no_args_is_help=True, help="The profiles of senders.")
 users_app = typer.Typer(no_args_is_help=True, help="Who may log in to the console.")
+audit_app = typer.Typer(no_args_is_help=True, help="Who did what.")
 for name, group in {
     "rules": rules_app,
     "patients": patients_app,
@@ -36,6 +37,7 @@ for name, group in {
     "config": config_app,
     "site": site_app,
     "users": users_app,
+    "audit": audit_app,
 }.items():
     app.add_typer(group, name=name)
 
@@ -311,11 +313,14 @@ def db_backup(file: Path, config: Config = None) -> None:
 
 
 @db_app.command("verify")
-def db_verify(config: Config = None) -> None:
-    """Check the file, its references, and that in = out."""
+def db_verify(
+    config: Config = None,
+    audit_head: Annotated[str, typer.Option("--audit-head", help="A head noted earlier: entries:hash.")] = "",
+) -> None:
+    """Check the file, its references, that in = out, and the chain of the audit."""
     from engine.cli_state import db_verify_command
 
-    raise typer.Exit(db_verify_command(config, stdout=sys.stdout, stderr=sys.stderr))
+    raise typer.Exit(db_verify_command(config, audit_head, stdout=sys.stdout, stderr=sys.stderr))
 
 
 @config_app.command("check")
@@ -336,6 +341,31 @@ def config_show(
     from engine.cli_state import config_show_command
 
     raise typer.Exit(config_show_command(config, origin, json, stdout=sys.stdout, stderr=sys.stderr))
+
+
+Since = Annotated[str, typer.Option("--since", help="From this day on (UTC), as 2026-11-22.")]
+
+
+@audit_app.command("list")
+def audit_list(
+    config: Config = None,
+    patient: Annotated[str, typer.Option("--patient", help="The register's number of a patient.")] = "",
+    since: Since = "",
+    limit: Annotated[int, typer.Option("--limit", min=1)] = 1000,
+    json: Json = False,
+) -> None:
+    """The acts of persons and of the register, oldest first."""
+    from engine.cli_audit import audit_list_command
+
+    raise typer.Exit(audit_list_command(config, json, patient, since, limit, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@audit_app.command("export")
+def audit_export(config: Config = None, since: Since = "") -> None:
+    """FHIR AuditEvents (IHE BALP), one a line."""
+    from engine.cli_audit import audit_export_command
+
+    raise typer.Exit(audit_export_command(config, since, stdout=sys.stdout, stderr=sys.stderr))
 
 
 PasswordFile = Annotated[

@@ -349,19 +349,36 @@ def db_backup_command(config: Path | None, file: Path, *, stdout: TextIO, stderr
 
 
 @_guarded
-def db_verify_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -> int:
+def db_verify_command(config: Path | None, audit_head: str, *, stdout: TextIO, stderr: TextIO) -> int:
     from sqlalchemy import text
 
+    from store import trail
     from store.check import findings
 
+    noted = _noted(audit_head) if audit_head else None
+
     with _database(config) as connection:
-        problems = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
+        problems = []
+        if connection.dialect.name == "sqlite":
+            problems += [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
         problems += findings(connection)
+        problems += trail.verify(connection, noted)
+        entries, link = trail.head(connection)
     for problem in problems:
         print(problem, file=stdout)
     if not problems:
-        print("whole: integrity, references, and in = out", file=stdout)
+        print("whole: integrity, references, in = out, and the chain of the audit", file=stdout)
+        print(f"audit head, to be noted elsewhere: {entries}:{link}", file=stdout)
     return FAILURE if problems else OK
+
+
+def _noted(text: str) -> tuple[int, str]:
+    number, _, link = text.partition(":")
+    if not number.isdecimal() or len(link) != 64 or not set(link.lower()) <= set("0123456789abcdef"):
+        raise _Stop(
+            USAGE, "--audit-head: as printed by db verify: the number of entries, a colon, 64 hexadecimal digits"
+        )
+    return int(number), link
 
 
 @_guarded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from ingest.access import Senders
 from ingest.fhir_http import FhirDoor
 from ingest.hl7_http import Hl7Door
 from ingest.mllp import MllpLimits, MllpListener
-from store import Store, StoreUnavailable
+from store import Store, StoreUnavailable, trail
 from store.values import to_ms
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class Engine:
             await self._web.open(settings.http.host, settings.http.port)
             self.http_port = self._web.port
         self._open_kafka(store)
+        await self._note_audit()
         self.meters.event(
             "accepting",
             mode=settings.engine.mode,
@@ -181,8 +183,16 @@ class Engine:
         if self._back is not None:
             await self._back.stop()
         if self.store is not None:
+            await self._note_audit()
             await self.store.close()
         self.meters.event("stopped")
+
+    async def _note_audit(self) -> None:
+        """The head of the audit's chain goes to the log: what is cut off its end later is missed there."""
+        if self.store is not None:
+            with contextlib.suppress(StoreUnavailable):
+                entries, link = await self.store.read(trail.head)
+                self.meters.event("audit_head", count=entries, code=link)
 
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether messages are accepted and judged, and the state in numbers."""

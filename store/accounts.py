@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
-from store.tables import account, audit, session
-from store.values import encode, new_id
+from store import trail
+from store.tables import account, session
+from store.values import encode
 
 __all__ = [
     "Account",
@@ -161,13 +162,7 @@ def _change(connection: Connection, name: str, values: dict[str, object]) -> Non
 
 
 def _record(connection: Connection, at_ms: int, actor: str, action: str, name: str, **detail: str) -> None:
-    connection.execute(
-        insert(audit).values(
-            id=new_id(),
-            at=at_ms,
-            actor=actor,
-            action=action,
-            patient_id=None,
-            detail=encode({"account": name, **detail}),
-        )
+    trail.append(
+        connection,
+        [trail.Entry(at_ms=at_ms, actor=actor, action=action, detail=encode({"account": name, **detail}))],
     )

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, insert, select, update
 
+from store import trail
 from store.port import Answer
-from store.tables import alert, answer, audit, patient
+from store.tables import alert, answer, patient
 from store.values import encode, from_ms, new_id, to_ms
 
 __all__ = ["Overtaken", "answers_to", "file", "write"]
@@ -58,16 +59,15 @@ def file(connection: Connection, answers: Sequence[Answer]) -> None:
             for item in answers
         ],
     )
-    connection.execute(
-        insert(audit),
-        [
-            {
-                "id": new_id(),
-                "at": to_ms(item.at),
-                "actor": item.by,
-                "action": "answer",
-                "patient_id": item.patient_id,
-                "detail": encode(
+    trail.append(
+        connection,
+        (
+            trail.Entry(
+                at_ms=to_ms(item.at),
+                actor=item.by,
+                action="answer",
+                patient_id=item.patient_id,
+                detail=encode(
                     {
                         "alert": item.alert_id,
                         "revision": item.revision,
@@ -75,9 +75,9 @@ def file(connection: Connection, answers: Sequence[Answer]) -> None:
                         "reason": item.reason,
                     }
                 ),
-            }
+            )
             for item in answers
-        ],
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from store import inbox
+from store import inbox, trail
 from store.tables import alert, assessment, audit, body, delivery, finding, message, patient, result
 
 __all__ = ["Kind", "Swept", "sweep", "unenrolled"]
@@ -77,7 +77,7 @@ def sweep(connection: Connection, kind: Kind, after: int, before_ms: int, limit:
     if kind in _DISPOSITION:
         return _messages(connection, kind, after, before_ms, limit)
     if kind is Kind.AUDIT:
-        return _rows(connection, audit, _audit(), after, before_ms, limit)
+        return _rows(connection, audit, _audit(), after, before_ms, limit, trail.remove)
     return _rows(connection, delivery, _outbox(kind), after, before_ms, limit)
 
 
@@ -187,15 +187,26 @@ def _outbox(kind: Kind) -> Select[Any]:
 
 
 def _audit() -> Select[Any]:
-    return select(audit.c.id, audit.c.at.label("ended_at"), (~_watched(audit)).label("free"))
+    free = (~_watched(audit)).label("free")
+    return select(audit.c.id, audit.c.at.label("ended_at"), free).where(audit.c.action != trail.REMOVED)
 
 
-def _rows(connection: Connection, table: Table, query: Select[Any], after: int, before_ms: int, limit: int) -> Swept:
+def _rows(
+    connection: Connection,
+    table: Table,
+    query: Select[Any],
+    after: int,
+    before_ms: int,
+    limit: int,
+    remove: Callable[[Connection, Sequence[int]], None] | None = None,
+) -> Swept:
     rows = connection.execute(query.where(table.c.id > after).order_by(table.c.id).limit(limit)).all()
     # Ids grow with the time of writing, the end of a delivery may be later: one that is too young does not end the sweep.
     old = [row for row in rows if row.ended_at is not None and row.ended_at < before_ms]
     going = [row.id for row in old if row.free]
-    if going:
+    if going and remove is not None:
+        remove(connection, going)
+    elif going:
         connection.execute(delete(table).where(table.c.id.in_(going)))
     return Swept(rows[-1].id if len(rows) == limit and old else None, len(going))
 

@@ -11,11 +11,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from rules.model import AlertFamily, PatientIdentifier, Trust
 from rules.silence import AT_ONCE, look_on
-from store import answers
+from store import answers, trail
 from store.inbox_server import hold
 from store.port import CLOCK, AlertRecord, PatientRecord, ResultRecord, Work
 from store.statement import Prepared
-from store.tables import alert, assessment, audit, delivery, identifier, patient, result
+from store.tables import alert, assessment, delivery, identifier, patient, result
 from store.values import (
     decode_alert,
     decode_assessment,
@@ -99,7 +99,7 @@ _update_patient = Prepared(
 )
 _inserts = {
     table.name: Prepared(insert(table).values({column.name: bindparam(column.name) for column in table.columns}))
-    for table in (patient, identifier, result, assessment, delivery, audit)
+    for table in (patient, identifier, result, assessment, delivery)
 }
 
 
@@ -260,20 +260,18 @@ def write(connection: Connection, work: Work, at_ms: int) -> None:
         ],
     )
     answers.file(connection, work.answers)
-    _insert(
+    trail.append(
         connection,
-        audit,
-        [
-            {
-                "id": new_id(),
-                "at": to_ms(item.at),
-                "actor": item.actor,
-                "action": item.action,
-                "patient_id": item.patient_id,
-                "detail": item.detail.decode(),
-            }
+        (
+            trail.Entry(
+                at_ms=to_ms(item.at),
+                actor=item.actor,
+                action=item.action,
+                patient_id=item.patient_id,
+                detail=item.detail.decode(),
+            )
             for item in work.audits
-        ],
+        ),
     )
 
 

@@ -312,15 +312,19 @@ delivery = Table(
     ),
 )
 
+# Append-only and chained (store.trail): ``content`` is the row's own hash, ``link`` that of the chain up to it.
 audit = Table(
     "audit",
     metadata,
     Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False, unique=True),
     Column("at", BigInteger, nullable=False),
     Column("actor", String, nullable=False),
     Column("action", String, nullable=False),
     Column("patient_id", String, index=True),
     Column("detail", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("link", LargeBinary, nullable=False),
 )
 
 # Kept rather than counted: a million messages must not be scanned to say how many there were.

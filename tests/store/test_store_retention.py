@@ -198,4 +198,4 @@ async def test_the_audit_of_a_patient_with_an_open_alert_stays(
     work.audits += [Audit(at=noon, actor="Dr A", action="ben", patient_id=number) for number in ("p1", None)]
     await store.record(work)
     assert (await swept(store, Kind.AUDIT, later)).removed == 1
-    assert rows_of("select patient_id from audit") == ["p1"]
+    assert rows_of("select patient_id, action from audit order by seq") == [("p1", "ben"), (None, "removed")]

@@ -121,8 +121,11 @@ class _Assembler:
         return ("reported-count-withdrawn",) if counts else ()
 
     def _reported(self, counts: list[Measure], parts: list[Measure]) -> None:
-        for m in counts if len(counts) < 2 else self._distinct(counts):
+        distinct = counts if len(counts) < 2 else self._distinct(counts)
+        for m in distinct:
             doubts = m.doubts
+            if len(distinct) > 1 and any(_contradicts(m, other) for other in distinct):
+                doubts = (*doubts, "counts-differ")
             lower: Decimal | None = None
             if self.wbc is not None and m.comparator is None:
                 lower, contradiction = _against(m, self.wbc, parts)
@@ -289,6 +292,11 @@ def _same(a: Measure, b: Measure) -> bool:
     if a.value is None or b.value is None:
         return a.value is b.value and a.row.recognition.coding.code == b.row.recognition.coding.code
     return abs(a.value - b.value) <= (a.step + b.step) * _HALF if a.step != b.step else a.value == b.value
+
+
+def _contradicts(m: Measure, other: Measure) -> bool:
+    """One measurement told twice with two values, and no status says which of them is the later one."""
+    return other is not m and other.row.key == m.row.key and other.row.status is m.row.status
 
 
 def _worst(*measures: Measure) -> ResultStatus:

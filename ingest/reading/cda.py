@@ -227,7 +227,8 @@ class _Reader:
             issued=self.issued,
             key=self._key(observation, recognition.coding.code, stamp),
             order=OrderReference(filler=self.chain),
-            group=around.holder if around.procedure is not None else (around.holder, stamp.at),
+            # Without a collection: one report, one moment, one specimen (a fluid is told by its own code).
+            group=around.holder if around.procedure is not None or stamp.at is None else ("", stamp.at),
         )
 
     def _time(self, observation: ET.Element, around: _Around) -> Stamp:

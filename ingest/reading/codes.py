@@ -21,6 +21,7 @@ __all__ = [
     "Recognition",
     "is_blood_count",
     "is_laboratory_document",
+    "may_speak_of_neutrophils",
     "recognise",
     "speaks_of_neutrophils",
     "specimen_of",
@@ -175,13 +176,13 @@ _SHORT = frozenset(("ne", "leu", "gra", "gran", "stab", "seg", "segs", "band", "
 
 # All patterns run on lower-case text without accents.
 _NEUTROPHIL = re.compile(
-    r"neutro(?!p(a|e)n)|n(?:o|oe)ytrof|\bpnn\b|\bpolyn(?!ucl)|\banc\b|\bneut\b|\bneut?[#%]|\bne[#%]|polynucle\w*\s+neu|poly\.?\s*neu|"
+    r"neutro(?!p(a|e)n)|n(?:o|oe)ytrof|\bpnn\b|\bpolyn(?!ucl)|\banc\b|\bneut[sr]?\b|\bneut?[#%]|\bne[#%]|polynucle\w*\s+neu|poly\.?\s*neu|"
     r"notrofil|obojetnochlon|неитрофил|ουδετεροφιλ|中性粒|好中球|daufkyrning"
 )
 _NOT_A_COUNT = re.compile(
     r"antibod|anticorp|antikorp|anticuerp|\bab\b|\bac\b|\banca\b|cytoplasm|elastase|gelatinase|lipocalin|\bngal\b|\bratio\b|rapport|"
     r"quotient|burst|oxidative|\bcd\d+|toxi[cq]|hyperseg|vacuol|granulations?\b|antigen|chemotax|morpholog|myelocyt|blast|"
-    r"alkaline|phosphatase|neutrop(?:e|a)ni|\bnlr\b|function|phagocyt|adhesion|immature|comment|interpret|neutrophilic"
+    r"alkaline|phosphatase|neutrop(?:e|a)ni|\bnlr\b|fun[ck]tion|fonction|funzion|extracellular|inclusion|\bgiant\b|reserve|\bpool\b|phagocyt|adhesion|immature|comment|interpret|neutrophilic"
 )
 # A value of another day that is quoted beside today's: nobody's result of this message.
 _PRIOR = re.compile(
@@ -394,10 +395,20 @@ def _without_neutrophils(
     return (others[0] if others else None), ()
 
 
+# Some of this is in every text of which ``speaks_of_neutrophils`` is true; the rest of the work is spared for the others.
+_PERHAPS = re.compile(r"ne[u#%]|no[ye]|pnn|poly|anc|notro|obojet|dauf|[^\x00-\x7f]", re.IGNORECASE)
+_DIGIT = re.compile(r"\d")
+
+
+def may_speak_of_neutrophils(text: str) -> bool:
+    """False: ``speaks_of_neutrophils`` is False for this text and for every part of it."""
+    return _DIGIT.search(text) is not None and _PERHAPS.search(text) is not None
+
+
 def speaks_of_neutrophils(text: str) -> bool:
     """Does a line of free text name neutrophils beside a figure, as the row of a printed report does?"""
     folded = _fold(text)
-    return bool(_NEUTROPHIL.search(folded)) and not _NOT_A_COUNT.search(folded) and any(c.isdigit() for c in folded)
+    return bool(_NEUTROPHIL.search(folded)) and not _NOT_A_COUNT.search(folded) and _DIGIT.search(folded) is not None
 
 
 def is_blood_count(codings: tuple[Coding, ...], text: str = "") -> bool:

@@ -20,7 +20,7 @@ from ingest.reading.xmltree import NotXml
 from rules.model import PatientIdentifier, ResultStatus
 from wire.er7 import Segment
 
-__all__ = ["Enclosed", "cda_in", "decoded", "documents_in", "rows_of", "under", "unpacked"]
+__all__ = ["Enclosed", "cda_in", "decoded", "documents_in", "may_hold_a_count", "rows_of", "under", "unpacked"]
 
 _NO_DOCUMENT = "document-not-read", "a laboratory report as a document"
 
@@ -36,7 +36,7 @@ class Enclosed(NamedTuple):
 def documents_in(group: Group, zone: ZoneInfo | None, site: Site | None) -> Iterator[Enclosed]:
     """The documents of one order, each OBX with what could be made of it."""
     for obx in group.documents:
-        laboratory = _may_hold_a_count(obx, group.obr)
+        laboratory = may_hold_a_count(obx, group.obr)
         document, fault = _read(obx, zone, site, laboratory=laboratory)
         if document is not None:
             yield Enclosed(obx, document, document.unread)
@@ -95,7 +95,7 @@ def decoded(data: str, encoding: str, obx: Segment) -> bytes | None:
             return obx.text(data).encode()
 
 
-def _may_hold_a_count(obx: Segment, obr: Segment | None) -> bool:
+def may_hold_a_count(obx: Segment, obr: Segment | None) -> bool:
     for segment, position in ((obx, 3), (obr, 4)):
         if segment is None:
             continue

@@ -37,7 +37,7 @@ from ingest.reading.fhirparts import (
 )
 from ingest.reading.fhirregister import register_facts
 from ingest.reading.outcome import LedgerEntry, Problem, Reading
-from ingest.reading.patients import is_test_identity
+from ingest.reading.patients import is_ins_by_oid_alone, is_test_identity
 from ingest.reading.rows import Row
 from ingest.reading.site import Site
 from ingest.reading.times import Stamp, stamp_of
@@ -220,7 +220,8 @@ class _Reader:
             doubts.append("patient-missing")
         if self.production and is_test_identity(known):
             doubts.append("test-identity")
-        if patient is not None and b"identity-reliability" in patient.raw and _DOUBTFUL.search(patient.raw):
+        reliability = patient is not None and b"identity-reliability" in patient.raw
+        if is_ins_by_oid_alone(known) or (patient is not None and reliability and _DOUBTFUL.search(patient.raw)):
             doubts.append("identity-doubtful")
         return tuple(doubts)
 
@@ -297,6 +298,7 @@ class _Reader:
             observation.effectiveDateTime
             or observation.effectiveInstant
             or period.start
+            or _only_event(observation.effectiveTiming)
             or collection.collectedDateTime
             or (collection.collectedPeriod or t.Period()).start
             or (report.effectiveDateTime if report else None)
@@ -329,6 +331,12 @@ class _Reader:
     def _malformed(self) -> None:
         for where in dict.fromkeys(self.index.malformed):
             self.out.problems.append(Problem("structure", where, f"{where}: not a FHIR resource"))
+
+
+def _only_event(timing: t.Timing | None) -> str | None:
+    """The moment of a timing that names one."""
+    events = timing.event if timing is not None else []
+    return events[0] if len(events) == 1 else None
 
 
 class _OnlySubject(Struct, frozen=True):

@@ -187,7 +187,7 @@ def _condition(specimen: t.Specimen) -> str:
 
 def _notes(observation: t.Observation, report: t.DiagnosticReport | None, specimen: t.Specimen | None) -> list[str]:
     found = [note.text for note in (*observation.note, *(specimen.note if specimen else ()))]
-    found += [observation.comment, report.conclusion if report else None]
+    found += [observation.comment, observation.comments, report.conclusion if report else None]
     return [text for text in found if text]
 
 

@@ -111,6 +111,15 @@ class Component(Struct, frozen=True):
     referenceRange: list[Range] = field(default_factory=list)
 
 
+class Repeat(Struct, frozen=True):
+    boundsPeriod: Period | None = None
+
+
+class Timing(Struct, frozen=True):
+    repeat: Repeat | None = None
+    event: list[str] = field(default_factory=list)
+
+
 class Observation(Component, frozen=True):
     resourceType: str = ""
     id: str | None = None
@@ -122,12 +131,14 @@ class Observation(Component, frozen=True):
     effectiveDateTime: str | None = None
     effectiveInstant: str | None = None
     effectivePeriod: Period | None = None
+    effectiveTiming: Timing | None = None
     issued: str | None = None
     specimen: Reference | None = None
     bodySite: CodeableConcept | None = None
     note: list[Annotation] = field(default_factory=list)
     comment: str | None = None
-    """STU3's one note."""
+    comments: str | None = None
+    """The one note of STU3, and of DSTU2."""
     component: list[Component] = field(default_factory=list)
     contained: list[Raw] = field(default_factory=list)
     modifierExtension: Raw = NOTHING
@@ -209,14 +220,6 @@ class Patient(Struct, frozen=True):
     name: list[HumanName] = field(default_factory=list)
     birthDate: str | None = None
     gender: str | None = None
-
-
-class Repeat(Struct, frozen=True):
-    boundsPeriod: Period | None = None
-
-
-class Timing(Struct, frozen=True):
-    repeat: Repeat | None = None
 
 
 class Dosage(Struct, frozen=True):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ingest.reading.codes import Coding, Recognition, recognise
+from ingest.reading.codes import Coding, Recognition, may_speak_of_neutrophils, recognise, speaks_of_neutrophils
 from ingest.reading.outcome import LedgerEntry
 from ingest.reading.site import Site
 from ingest.reading.v2fields import is_pending
@@ -40,6 +40,8 @@ class Group:
     other_notes: list[str] = field(default_factory=list)
     """NTE of its other rows."""
     row_notes: dict[int, list[str]] = field(default_factory=dict)
+    narratives: list[tuple[Segment, str]] = field(default_factory=list)
+    """Rows of text in which a line names neutrophils beside a figure, each with its word for the ledger otherwise."""
     observations: int = 0
 
 
@@ -53,6 +55,8 @@ class _Seen(NamedTuple):
 _NAMELESS = Recognition(None, (), False, Coding(""), False, "code-missing")
 _SEEN_LIMIT = 8192
 _SHARED = 501
+_REPEATS = 4
+_LINES = 400
 # Plain dictionaries, looked up once a message by its separators: most OBX of a feed are decided here and nowhere else.
 _seen: dict[tuple[Separators, str, Site | None], _Seen] = {}
 _entries: dict[str, list[LedgerEntry]] = {}
@@ -87,11 +91,16 @@ def not_relevant(number: int, reason: str) -> LedgerEntry:
 def _recognise(text: str, marks: Separators, codec: str, site: Site | None) -> Recognition:
     """The claims of a raw OBX-3: both triplets and the original text."""
     segment = Segment("", 0, marks, codec)
-    parts = [*segment.split_components(text.split(marks.repetition, 1)[0]), *[""] * 9]
-    codings = tuple(Coding(*parts[i : i + 3]) for i in (0, 3) if parts[i] or parts[i + 1])
-    if not codings and not parts[8]:
+    codings: tuple[Coding, ...] = ()
+    words = ""
+    for repeat in text.split(marks.repetition)[:_REPEATS]:
+        parts = [*segment.split_components(repeat), *[""] * 12]
+        # CWE of v2.7 has a second alternate triplet behind its original text (component 9).
+        codings += tuple(Coding(*parts[i : i + 3]) for i in (0, 3, 9) if parts[i] or parts[i + 1])
+        words = words or parts[8]
+    if not codings and not words:
         return _NAMELESS
-    found = recognise(codings, parts[8])
+    found = recognise(codings, words)
     return site.recognised(codings, found) if site is not None else found
 
 
@@ -101,7 +110,7 @@ def groups_of(message: Message, ledger: list[LedgerEntry], site: Site | None = N
     blocks = message.blocks
     seen = _seen_under(message.separators, message.codec, site)
     rows = [block.split(sep, 4) for block in blocks]
-    if _nothing_of_ours(blocks, sep, rows, seen.dull, ledger):
+    if _nothing_of_ours(blocks, message.separators, rows, seen.dull, ledger):
         return []
     walk = _Walk(message, ledger, site)
     find, enter = seen.dull.get, ledger.append
@@ -132,17 +141,30 @@ def _ordinary(blocks: list[str], sep: str) -> bool:
     return not any(mark in block for block in blocks[1:] if "\r" in block for mark in context)
 
 
+def _hints(parts: list[str], marks: Separators) -> bool:
+    """May a line of this row of text name neutrophils beside a figure?"""
+    value = parts[4].split(marks.field, 2)[1:2] if len(parts) > 4 else []
+    return bool(value) and (marks.escape in value[0] or may_speak_of_neutrophils(value[0]))
+
+
 def _nothing_of_ours(
-    blocks: list[str], sep: str, rows: list[list[str]], dull: dict[str, list[LedgerEntry]], ledger: list[LedgerEntry]
+    blocks: list[str],
+    marks: Separators,
+    rows: list[list[str]],
+    dull: dict[str, list[LedgerEntry]],
+    ledger: list[LedgerEntry],
 ) -> bool:
     """A report without a neutrophil, a leukocyte or a document in it: entered in the ledger, and nothing more to do."""
     if not 2 <= len(rows) < _SHARED or len(min(rows[1:], key=len)) < 4:
         return False
     find = dull.get
     entries = [find(parts[3]) for parts in rows[1:]]
-    if not all(entries) or not _DOCUMENTS.isdisjoint([parts[2] for parts in rows[1:]]):
+    kinds = {parts[2] for parts in rows[1:]}
+    if not all(entries) or not _DOCUMENTS.isdisjoint(kinds):
         return False
-    if not _ordinary(blocks, sep):
+    if not _COMMENTS.isdisjoint(kinds) and any(p[2] in _COMMENTS and _hints(p, marks) for p in rows[1:]):
+        return False
+    if not _ordinary(blocks, marks.field):
         return False
     ledger.extend([known[n] for n, known in enumerate(entries, 1) if known])
     return True
@@ -190,16 +212,21 @@ class _Walk:
         elif len(parts) > 3 and parts[2] in ("ED", "RP"):
             self.group.documents.append(Segment(line, number, self.marks, self.codec))
         else:
-            if len(parts) > 4 and parts[2] in _COMMENTS:
-                self._comment(parts[4])
+            if len(parts) > 4 and parts[2] in _COMMENTS and self._comment(parts[4]):
+                self.group.narratives.append((Segment(line, number, self.marks, self.codec), recognition.reason))
+                return 0
             self.ledger.append(not_relevant(number, recognition.reason))
         return 0
 
-    def _comment(self, behind: str) -> None:
-        """OBX-5 of a row of text, where it is long enough to be a sentence."""
+    def _comment(self, behind: str) -> bool:
+        """Keeps OBX-5 of a row of text, where it is long enough to be a sentence; True: a line of it may be a count."""
         value = behind.split(self.marks.field, 2)[1:2]
-        if value and len(value[0]) > 3:
-            self.group.notes.append(Segment("", 0, self.marks, self.codec).text(value[0]))
+        if not value or len(value[0]) <= 3:
+            return False
+        text = Segment("", 0, self.marks, self.codec).text(value[0])
+        self.group.notes.append(text)
+        lines = text.replace(self.marks.repetition, "\n").split("\n")
+        return any(speaks_of_neutrophils(line) for line in lines[:_LINES])
 
     def surroundings(self, text: str, number: int, row: int) -> None:
         """Segments that are no OBX. ``number``: the OBX so far; ``row``: the one just before, if it is a row."""
@@ -261,5 +288,5 @@ class _Walk:
     def ended(self, number: int) -> Iterator[Group]:
         self.group.observations = number - self.began
         for group in self.groups or (self.group,):
-            if group.rows or group.documents or (group.obr is not None and not group.observations):
+            if group.rows or group.documents or group.narratives or (group.obr is not None and not group.observations):
                 yield group

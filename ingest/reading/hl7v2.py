@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from ingest.reading.assembly import Assembly, assemble
 from ingest.reading.codes import Coding, Recognition, is_blood_count
-from ingest.reading.documents import Enclosed, documents_in, rows_of
+from ingest.reading.documents import Enclosed, documents_in, may_hold_a_count, rows_of
 from ingest.reading.groups import Group, groups_of, not_relevant
 from ingest.reading.notes import says_aggregated, says_clotted
 from ingest.reading.orders import RETIRED, Order, first_stamp, order_of
@@ -31,7 +31,7 @@ __all__ = ["read_hl7v2", "read_parsed"]
 
 # Messages whose OBX are no results of today: identities, appointments, orders, queries, answers.
 _NOT_RESULTS = UNSUPPORTED | frozenset(
-    "ADT ACK MCF SIU SRM MFN MFK BAR DFT PMU QBP RSP ORR ORL RRE RRD PEX CRM NMD".split()
+    "ADT ACK MCF SIU SRM MFN MFK BAR DFT PMU QBP RSP ORR ORL RRE RRD PEX CRM NMD ERR".split()
 )
 
 
@@ -98,6 +98,8 @@ def _read_results(message: Message, zone: ZoneInfo | None, site: Site | None) ->
         assemble(rows, known, doubts, out)
         for group in of_patient:
             _cancelled_order(group, header, known, doubts, zone, issued, out)
+        for group in of_patient:
+            _narrated(group, known, len(out.results) > before, out)
         for one in enclosed:
             _account(one, known, len(out.results) > before, out)
     disposition: Literal["results", "unassessable", "not_relevant"] = (
@@ -283,6 +285,18 @@ def _cancelled_order(
             order=order.reference,
         )
     )
+
+
+def _narrated(group: Group, patient: tuple[PatientIdentifier, ...], counted: bool, out: Assembly) -> None:
+    """A blood count whose neutrophils stand in a text: for a person, unless the count itself was sent and read."""
+    for obx, reason in group.narratives:
+        if counted or not may_hold_a_count(obx, group.obr):
+            out.ledger.append(not_relevant(obx.number, reason))
+            continue
+        out.ledger.append(LedgerEntry(obx.at(), "unassessable", "narrative-only"))
+        if not any(p.code == "narrative-only" for p in out.problems):
+            words = "a neutrophil count in a text, without a structured result"
+            out.problems.append(Problem("narrative-only", obx.at(5), f"{obx.at(5)}: {words}", patient))
 
 
 def _account(enclosed: Enclosed, patient: tuple[PatientIdentifier, ...], counted: bool, out: Assembly) -> None:

@@ -23,6 +23,8 @@ _ESTABLISHMENT = frozenset(("PI", "MR", "IPP", "MRT"))
 # NH is the billing number, perhaps of the insured person: same OID as the INS (standards.md, finding 5).
 _NOT_A_PATIENT = frozenset(("AN", "VN", "SS", "NH", "NHS", "DL", "PPN", "HC", "SN", "MA", "MC", "BA", "NSS", "NDP"))
 _DOUBTFUL = frozenset(("DOUT", "DOUA", "DPOT", "COLP", "COLV", "USUR", "FICT"))
+# ``ASIP-SANTE-INS-NIR`` as the name of the authority says what the number is; ``INSEE`` does not.
+_SAYS_INS = re.compile(r"\bINS\b", re.IGNORECASE)
 _LIMIT = 200
 
 
@@ -57,6 +59,11 @@ def order_identifiers(found: list[PatientIdentifier]) -> tuple[PatientIdentifier
     return tuple(sorted(usable, key=_rank))
 
 
+def is_ins_by_oid_alone(identifiers: tuple[PatientIdentifier, ...]) -> bool:
+    """Nothing but the OID of the INS, which the billing number of an insured person shares (standards.md, finding 5)."""
+    return bool(identifiers) and all(i.authority.startswith(INS) and not i.type for i in identifiers)
+
+
 def is_test_identity(identifiers: tuple[PatientIdentifier, ...]) -> bool:
     return any(i.authority in _TEST_INS for i in identifiers)
 
@@ -72,19 +79,22 @@ def patient_of(pid: Segment | None, *, production: bool) -> tuple[tuple[PatientI
     if pid is None:
         return (), ("patient-missing",)
     found: list[PatientIdentifier] = []
+    named_ins = False
     for repetition in pid.repetitions(3):
         parts = repetition.split(pid.separators.component)
         value = pid.text(parts[0])
         if value in ("", NULL) or len(value) > _LIMIT:
             continue
         authority = _authority_field(parts[3], pid.separators.subcomponent) if len(parts) > 3 else ""
+        named_ins = named_ins or (authority.startswith(INS) and _SAYS_INS.search(parts[3]) is not None)
         found.append(PatientIdentifier(value, pid.text(authority), pid.text(parts[4]) if len(parts) > 4 else ""))
     identifiers = order_identifiers(found)
     doubts: list[str] = []
     if not identifiers:
         doubts.append("patient-missing")
     reliability = pid.field(32)
-    if reliability and any(r.strip().upper() in _DOUBTFUL for r in reliability.split(pid.separators.repetition)):
+    said = {r.strip().upper() for r in reliability.split(pid.separators.repetition)} if reliability else set()
+    if said & _DOUBTFUL or (is_ins_by_oid_alone(identifiers) and not named_ins):
         doubts.append("identity-doubtful")
     if production and is_test_identity(identifiers):
         doubts.append("test-identity")

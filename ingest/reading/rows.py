@@ -75,6 +75,8 @@ class Skip(NamedTuple):
 
 _MOST_CELLS = Decimal(100_000)
 _MOST_LEUKOCYTES = Decimal(1_000_000)
+# A count of cells that is not nought is at least of one cell in the microlitres that an analyser looks at.
+_FEWEST_CELLS = Decimal("0.1")
 _ONE = Decimal(1)
 
 
@@ -135,11 +137,12 @@ def _sized(row: Row, analyte: str, number: Number, unit: Unit, doubts: tuple[str
     value = number.value * unit.factor
     step = number.step * unit.factor
     most = _ONE if unit.kind != "count" else _MOST_LEUKOCYTES if analyte == "wbc" else _MOST_CELLS
-    if value > most:
+    if value > most or (unit.kind == "count" and 0 < value < _FEWEST_CELLS):
+        size = "larger" if value > most else "smaller"
         return Fault(
             "magnitude-impossible",
             row.value_where,
-            f"{row.value_where}: larger than any such value: is the unit right?",
+            f"{row.value_where}: {size} than any such value: is the unit right?",
         )
     if unit.kind == "count":
         if number.point_of_three and unit.factor == 1 and number.value * 1000 <= most:
@@ -152,7 +155,7 @@ def _sized(row: Row, analyte: str, number: Number, unit: Unit, doubts: tuple[str
             return Fault(
                 "unit-range-conflict", row.unit_where, f"{row.unit_where}: the reference range is not in this unit"
             )
-        if unit.factor == 1 and value < 100 and value != value.to_integral_value():
+        if unit.factor <= 1 and value < 100 and number.value != number.value.to_integral_value():
             doubts = (*doubts, "unit-suspect")
     return Measure(
         row=row,

@@ -33,17 +33,17 @@ _PER_L = Unit("count", Decimal("0.000001"))
 _MICROLITRE = (
     "/ul", "/mcl", "/mm3", "/mm^3", "/mm*3", "/mm**3", "/mm(3)", "/cumm", "/cu.mm", "/cmm", "/microl", "/microliter",
     "/microlitre", ".ul-1", "ul-1", ".mm-3", "permicroliter", "permicrolitre", "perul", "per-ul", "permm3", "parmm3",
-    "/mmc", "/micl",
+    "/mmc", "/micl", ".ul^-1", ".mm^-3",
 )  # fmt: skip
-_LITRE = ("/l", "/liter", "/litre", ".l-1", "l-1", "perliter", "perlitre")
+_LITRE = ("/l", "/liter", "/litre", ".l-1", "l-1", ".l^-1", "perliter", "perlitre")
 _CELLS = (
     "", "cells", "cell", "cellules", "zellen", "cel", "celulas", "cellule", "el", "elements", "element", "wbc",
-    "leukocytes", "#",
+    "leukocytes", "#", "elem",
 )  # fmt: skip
 
 
 def _powers(exponent: str) -> list[str]:
-    forms = [f"10{mark}{exponent}" for mark in ("*", "^", "**", "e", "e+", "exp", "x")] + [
+    forms = [f"10{mark}{exponent}" for mark in ("*", "^", "**", "e", "e+", "exp", "x", "'")] + [
         f"10({exponent})",
         f"10e0{exponent}",
     ]
@@ -63,8 +63,17 @@ _THOUSANDS = (
     "tsd.",
     "tys",
     "tys.",
+    "miles",
+    "milhares",
+    "migliaia",
+    "mille",
+    "e3",
 )
-_BILLIONS = (*_powers("9"), "giga", "gpt", "mia", "mrd", "mrd.", "billion", "billions", "bil")
+_BILLIONS = (
+    *_powers("9"), "giga", "gpt", "mia", "mia.", "mrd", "mrd.", "milliard", "milliards", "milliarden", "miliardi", "billion",
+    "billions", "bil", "e9",
+)  # fmt: skip
+_MILLIONS = (*_powers("6"), "mio", "mio.", "e6")
 
 FOLDED: dict[str, Unit] = {
     "%": _PERCENT, "percent": _PERCENT, "pct": _PERCENT, "pourcent": _PERCENT, "p.100": _PERCENT, "p100": _PERCENT,
@@ -83,7 +92,7 @@ FOLDED |= {
 FOLDED |= {
     cells + n + volume: _THOUSAND_PER_UL for n, cells, volume in product(_powers("9"), ("cells", "cell"), _LITRE)
 }
-FOLDED |= {n + cells + volume: _PER_UL for n, cells, volume in product(_powers("6"), _CELLS, _LITRE)}
+FOLDED |= {n + cells + volume: _PER_UL for n, cells, volume in product(_MILLIONS, _CELLS, _LITRE)}
 FOLDED |= {n + "/ml": _THOUSAND_PER_UL for n in _powers("6")}
 FOLDED["1/nl"] = _THOUSAND_PER_UL
 del FOLDED["1000ul-1"], FOLDED["1ul-1"]  # unreadable: where does the number end?
@@ -94,13 +103,29 @@ EXACT: dict[str, Unit] = {
     "G/l": _THOUSAND_PER_UL,
     "G.L-1": _THOUSAND_PER_UL,
     "G.l-1": _THOUSAND_PER_UL,
+    "G/litre": _THOUSAND_PER_UL,
+    "G/Litre": _THOUSAND_PER_UL,
 }
 BRACED: dict[str, Unit] = {"{ratio}": _FRACTION, "{fraction}": _FRACTION, "{percent}": _PERCENT}
 
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _SUPERSCRIPTS = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _GLYPHS = str.maketrans(
-    {"µ": "u", "μ": "u", "×": "x", "✕": "x", "·": ".", "⋅": ".", "∙": ".", "⁄": "/", "∕": "/", "−": "-"}
+    {
+        "´": "'",
+        "’": "'",
+        "`": "'",
+        "µ": "u",
+        "μ": "u",
+        "×": "x",
+        "✕": "x",
+        "·": ".",
+        "⋅": ".",
+        "∙": ".",
+        "⁄": "/",
+        "∕": "/",
+        "−": "-",
+    }
 )
 _ANNOTATION = re.compile(r"\{[^{}]*\}")
 _LIMIT = 64
@@ -151,7 +176,7 @@ def unit_of_components(components: tuple[str, ...]) -> tuple[str, Unit | None, b
     and differ.
     """
     parts = [*components, "", "", "", "", "", ""]
-    if _TEN.fullmatch(parts[0]) and re.match(r"\d{1,2}\s*\D*/", parts[1]):
+    if _TEN.fullmatch(parts[0]) and re.match(r"\d{1,2}\s*(?:\D*/|[.·⋅]\s*[lLuUµμm])", parts[1]):
         joined = f"{parts[0]}^{parts[1]}"
         # 10^3/mm^3 unescaped: the cube was split off as well.
         if parts[1].lower().endswith("mm") and parts[2][:1] == "3":

@@ -89,17 +89,22 @@ def unit_in(obx: Segment) -> tuple[str, Unit | None, bool]:
 
 @lru_cache(maxsize=2048)
 def _unit(raw: str, marks: Separators, codec: str) -> tuple[str, Unit | None, bool]:
-    parts = Segment("", 0, marks, codec).split_components(raw.split(marks.repetition, 1)[0]) if raw else [""]
-    sent, unit, conflict = unit_of_components(tuple(parts))
-    return ("" if sent == NULL else sent), unit, conflict
+    segment = Segment("", 0, marks, codec)
+    repeats = raw.split(marks.repetition) if raw else [""]
+    sent, unit, conflict = unit_of_components(tuple(segment.split_components(repeats[0])))
+    for repeat in repeats[1:]:
+        # OBX-6 does not repeat (HL7 v2.5.1, 7.4.2): a second unit that is another one leaves no unit.
+        _, other, inner = unit_of_components(tuple(segment.split_components(repeat)))
+        conflict = conflict or inner or other not in (None, unit)
+    return ("" if sent == NULL else sent), None if conflict else unit, conflict
 
 
 def status_of(obx: Segment, panel: str) -> tuple[ResultStatus, tuple[str, ...]]:
     """OBX-11 wins over OBR-25; an OBR-25 that no table knows, or that cancels, is a doubt."""
-    if obx.is_null(5):
-        return ResultStatus.ENTERED_IN_ERROR, ()
     given = obx.field(11).upper()
     status = STATUS.get(given)
+    if obx.is_null(5) and status is not ResultStatus.CANCELLED:
+        return ResultStatus.ENTERED_IN_ERROR, ()
     if status is None:
         return ResultStatus.PRELIMINARY, ("status-missing" if not given else "status-unknown",)
     doubts: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from engine.tokens import access_of
 from engine.web import Web
 from ingest.access import Senders
 from ingest.fhir_http import FhirDoor
+from ingest.files import FolderDoor, FolderLimits
 from ingest.hl7_http import Hl7Door
 from ingest.mllp import MllpLimits, MllpListener
 from store import Store, StoreUnavailable, trail
@@ -45,6 +46,7 @@ class Engine:
         self.separate = separate
         self.meters = Meters()
         self.mllp: MllpListener | None = None
+        self._folders: list[FolderDoor] = []
         self.http_port = 0
         self.store: Store | None = None
         self._back: Back | BackProcess | None = None
@@ -134,6 +136,7 @@ class Engine:
             await self._web.open(settings.http.host, settings.http.port)
             self.http_port = self._web.port
         self._open_kafka(store)
+        self._open_folders(store, board)
         await self._note_audit()
         self.meters.event(
             "accepting",
@@ -141,6 +144,20 @@ class Engine:
             host=settings.mllp.host,
             port=self.mllp.port if self.mllp else 0,
         )
+
+    def _open_folders(self, store: Store, board: JudgedBoard) -> None:
+        files = self.settings.files
+        limits = FolderLimits(
+            poll_s=files.poll_s,
+            settle_s=files.settle_s,
+            half_after_s=files.half_after_s,
+            max_file_bytes=files.max_file_bytes,
+        )
+        for folder in files.folder:
+            door = FolderDoor(folder, store, self.meters, board, board.outcome, limits)
+            task = door.start()
+            self._folders.append(door)
+            task.add_done_callback(lambda ended: None if ended.cancelled() else self._fail("files"))
 
     def _open_kafka(self, store: Store) -> None:
         section = self.settings.kafka
@@ -171,6 +188,8 @@ class Engine:
         self._fail("kafka")
 
     async def stop(self) -> None:
+        for door in self._folders:
+            await door.stop()
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)

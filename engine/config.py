@@ -290,6 +290,24 @@ class SitesSection(_Section):
     """Profiles of senders (docs/reading.md); each applies to the sender that it names."""
 
 
+class FilesSection(_Section):
+    folder: tuple[Path, ...] = ()
+    """Folders in which laboratories lay down files; none = off."""
+    poll_s: float = Field(default=1, gt=0)
+    settle_s: float = Field(default=2, ge=0)
+    """A file that has not changed for so long is taken."""
+    half_after_s: float = Field(default=120, gt=0)
+    """One whose last line has not come is waited for so long, then taken for what it is."""
+    max_file_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+
+    @field_validator("folder")
+    @classmethod
+    def _distinct(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a folder is named twice")
+        return value
+
+
 class WatchedFeed(_Section):
     """A sender whose longest silence is known, rather than learnt."""
 
@@ -344,6 +362,7 @@ class Settings(BaseSettings):
     locale: LocaleSection = LocaleSection()
     watch: WatchSection = WatchSection()
     sites: SitesSection = SitesSection()
+    files: FilesSection = FilesSection()
 
     @classmethod
     def settings_customise_sources(

@@ -28,6 +28,11 @@ class JudgedBoard:
             self.tell([message_id])
         await asyncio.shield(future)
 
+    async def outcome(self, message_id: int) -> str:
+        """The disposition of a message; "" while it has none."""
+        query = select(message.c.disposition).where(message.c.id == message_id)
+        return await self._store.read(lambda connection: connection.scalar(query)) or ""
+
     def tell(self, message_ids: Iterable[int]) -> None:
         if self._waiting:
             for number in message_ids:

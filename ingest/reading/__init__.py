@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from ingest.reading.cda import looks_like_cda, read_cda
 from ingest.reading.fhir import read_fhir
 from ingest.reading.hl7v2 import read_hl7v2
-from ingest.reading.hprim import looks_like_hprim, read_hprim
+from ingest.reading.hprim import head_of_hprim, is_whole, looks_like_hprim, read_hprim
 from ingest.reading.outcome import (
     BenFact,
     Confirmation,
@@ -39,6 +39,8 @@ __all__ = [
     "Site",
     "SiteError",
     "TreatmentFact",
+    "head_of_hprim",
+    "is_whole",
     "looks_like_cda",
     "parse_site",
     "read_file",

@@ -15,7 +15,7 @@ from ingest.reading.outcome import Problem, Reading
 from ingest.reading.site import Site
 from wire.er7 import Header, Message, Separators, decode
 
-__all__ = ["looks_like_hprim", "read_hprim"]
+__all__ = ["head_of_hprim", "is_whole", "looks_like_hprim", "read_hprim"]
 
 _HEAD = re.compile(rb"H([^A-Za-z0-9\s])([^A-Za-z0-9\s]{2,5})\1")
 # Bytes that are French letters in code page 850 and odd punctuation in 1252, and the other way round.
@@ -44,6 +44,28 @@ def read_hprim(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = 
     segments = [segment for line in lines[1:] if (segment := _segment(line, marks, header))]
     message = Message(header, marks, "\r".join([f"MSH{mark}{head[1]}", *segments]), "utf-8")
     return replace(read_parsed(message, zone, site), format="hprim")
+
+
+def head_of_hprim(raw: bytes) -> tuple[str, str]:
+    """``(sender, name of the file)`` as the reading will have them; empty where there is no header."""
+    text = _decoded(raw[:4096], None).lstrip("\ufeff\x0b\x02\r\n\t ")
+    line = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    if not _HEAD.match(line.encode(errors="replace")):
+        return "", ""
+    head = [*line.split(line[1]), *[""] * 14]
+    header = _header(head, _separators(line[1], head[1]))
+    return f"{header.sending_application}|{header.sending_facility}", header.control_id
+
+
+def is_whole(head: bytes, tail: bytes) -> bool:
+    """Has a file, of which these are the edges, its last line? An HPRIM file ends in L, an HL7 batch in FTS or BTS."""
+    lines = re.split(rb"[\r\n]+", tail.rstrip(b"\x1a\x1c\x03 \r\n"))
+    if looks_like_hprim(head):
+        return lines[-1][:1] == b"L" and not lines[-1][1:2].isalnum()
+    start = head.lstrip(b"\xef\xbb\xbf\x0b \r\n")[:3]
+    if start in (b"FHS", b"BHS"):
+        return lines[-1][:3] == (b"FTS" if start == b"FHS" else b"BTS")
+    return bool(head)
 
 
 def _set_aside(code: str, where: str, text: str, control_id: str = "") -> Reading:

@@ -25,7 +25,7 @@ _DOUBTS = {
     "derived-disagrees": "the reported count and leukocytes times percentage differ by more than rounding",
     "exceeds-leukocytes": "more neutrophils than leukocytes",
     "identity-conflict": "the document and the message carry two numbers of one authority",
-    "identity-doubtful": "PID-32 or the FHIR reliability is DOUT, DOUA, DPOT, COLP, COLV, USUR or FICT; or the OID of the INS is all there is",
+    "identity-doubtful": "PID-32 or FHIR says DOUT, DOUA, DPOT, COLP, COLV, USUR or FICT; or the OID of an INS is all",
     "leukocytes-differ": "several leukocyte counts of one specimen; the lowest is taken",
     "modifier-extension": "a FHIR modifierExtension that is not understood",
     "patient-missing": "no usable identifier",

@@ -30,7 +30,7 @@ from engine.watch import Watch
 from engine.worker import Worker
 from store import Store
 
-__all__ = ["Back", "fhir_profile", "fhir_server", "v2_profile"]
+__all__ = ["Back", "fhir_profile", "fhir_server", "present_of", "v2_profile"]
 
 
 class Back:
@@ -47,18 +47,8 @@ class Back:
             self._dispatchers = [
                 Dispatcher(store, _sink_of(item, settings), _policy(item), meters) for item in settings.destination
             ]
-        notifier = Notifier(
-            language=settings.locale.language,
-            destinations=tuple(item.name for item in settings.destination),
-            observe=settings.engine.mode == "observe",
-        )
-        present = Present(
-            default_protocol=settings.engine.protocol,
-            notifier=notifier,
-            zone=settings.zone,
-            history_after=timedelta(hours=settings.engine.history_after_hours),
-            settle=timedelta(seconds=settings.engine.history_settle_s),
-        )
+        present = present_of(settings)
+        notifier = present.notifier
         judge = Judge(present=present, zone=settings.zone)
         self._worker = Worker(
             store,
@@ -116,6 +106,21 @@ class Back:
             self._meters.fault(error, reason=name)
         if not self.failed.done():
             self.failed.set_result(name)
+
+
+def present_of(settings: Settings) -> Present:
+    notifier = Notifier(
+        language=settings.locale.language,
+        destinations=tuple(item.name for item in settings.destination),
+        observe=settings.engine.mode == "observe",
+    )
+    return Present(
+        default_protocol=settings.engine.protocol,
+        notifier=notifier,
+        zone=settings.zone,
+        history_after=timedelta(hours=settings.engine.history_after_hours),
+        settle=timedelta(seconds=settings.engine.history_settle_s),
+    )
 
 
 def fhir_profile(item: FhirDestination | KafkaDestination, settings: Settings) -> FhirProfile:

@@ -237,6 +237,19 @@ def patients_timeline(key: str, config: Config = None, json: Json = False) -> No
     raise typer.Exit(patients_timeline_command(config, key, json, stdout=sys.stdout, stderr=sys.stderr))
 
 
+@patients_app.command("unmerge")
+def patients_unmerge(
+    key: str,
+    config: Config = None,
+    by: Annotated[str, typer.Option("--by", help="Who takes the merge back.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
+) -> None:
+    """Take the last merge (ADT^A40) of a patient back. KEY: as for show."""
+    from engine.cli_merge import patients_unmerge_command
+
+    raise typer.Exit(patients_unmerge_command(config, key, by, yes, stdout=sys.stdout, stderr=sys.stderr))
+
+
 @messages_app.command("list")
 def messages_list(
     config: Config = None,

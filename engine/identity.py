@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rules.model import PatientIdentifier
-from store.port import PatientRecord
+from store.port import PatientRecord, Work
 from store.values import new_uuid
 
 __all__ = ["Ambiguous", "Known", "Patients", "Unknown", "published", "usable"]
@@ -88,6 +88,22 @@ class Patients:
         self.by_id[record.id] = record
         self.learn(record, identifiers)
         return record
+
+    def rehome(
+        self, source: PatientRecord, target: PatientRecord, identifiers: Iterable[PatientIdentifier], work: Work
+    ) -> None:
+        """These identifiers of the source name the target from now on."""
+        for item in identifiers:
+            if item not in source.identifiers:
+                continue
+            source.identifiers.remove(item)
+            target.identifiers.append(item)
+            self._by_value[item.value].discard(source.id)
+            self._index(target.id, item)
+            if (source.id, item) in self.fresh:  # not on file yet
+                self.fresh[self.fresh.index((source.id, item))] = (target.id, item)
+            else:
+                work.rehomed.append((target.id, item))
 
     def is_free_for(self, item: PatientIdentifier, record: PatientRecord) -> bool:
         return self._exact.get((item.value, item.authority), record.id) == record.id

@@ -19,6 +19,7 @@ import msgspec
 
 from engine.enrol import apply
 from engine.identity import Ambiguous, Known, Patients, Unknown, usable
+from engine.merge import MERGED, merge
 from engine.present import Present, Turn
 from engine.versions import Change, Effect, compare
 from ingest.envelope import assigned_id
@@ -58,6 +59,7 @@ class Judge:
             entry = _ENTRY.search(fact.where)
             assigned = f"Patient/{assigned_id(claim.message_id, int(entry[1]) if entry else None)}"
             apply(fact, patients, work, now=now, source=f"{claim.channel} {turn.source}".strip(), assigned=assigned)
+        merged = [one for one in reading.merges if merge(one, patients, self.present, turn)]
         ends = [(result.where, self._result(result, reading, patients, turn)) for result in reading.results]
         tally = Counter(end.disposition for _, end in ends)
         settled = {one.where for one in reading.confirmations if self._confirmed(one, reading, patients, turn, ends)}
@@ -69,6 +71,8 @@ class Judge:
                 self._unread(problem, patients, turn)
             tally[Disposition.UNASSESSABLE] += 1
         disposition, reason = _disposition(reading, tally)
+        if merged:
+            disposition, reason = Disposition.JUDGED, MERGED
         work.done.append(
             MessageDone(
                 message_id=claim.message_id,

@@ -28,7 +28,7 @@ from rules.model import (
     Subject,
     Trust,
 )
-from rules.withdrawal import ANSWERED_WITHDRAWN, acted_on, withdrawal
+from rules.withdrawal import ANSWERED_WITHDRAWN, acted_on, moved, withdrawal
 from store.port import AlertRecord, Delivery, PatientRecord, Work
 from store.values import new_id
 
@@ -180,6 +180,24 @@ class Notifier:
             self.send(entry, work)
             if standing.state == "answered" and before.level.rank > AlertLevel.INFO.rank:
                 self._acted_on(record, before, now, work)
+
+    def take_back(self, record: PatientRecord, standing: AlertRecord, *, now: datetime, work: Work) -> None:
+        """An open alert that goes on under another patient's record (a merge, or its undoing)."""
+        before = standing.alert
+        title, text = moved(before, language=self.language)
+        alert = dataclasses.replace(
+            before,
+            revision=before.revision + 1,
+            kind=AlertKind.WITHDRAWN,
+            title=title,
+            text=text,
+            updated_at=now,
+            reason="entered-in-error",
+            subject=_subject(record),
+        )
+        entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
+        record.alerts[alert.id] = entry
+        self.send(entry, work)
 
     def _acted_on(self, record: PatientRecord, before: Alert, now: datetime, work: Work) -> None:
         """Somebody answered what is now taken back, and may have acted on it: that is for a person to look at again."""

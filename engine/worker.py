@@ -253,6 +253,8 @@ def _identifiers(reading: Reading) -> Iterable[PatientIdentifier]:
     yield from reading.identifiers
     for result in reading.results:
         yield from result.identifiers
+    for merge in reading.merges:
+        yield from (*merge.prior, *merge.survivor)
     for problem in reading.problems:
         yield from problem.identifiers
     for fact in reading.register:

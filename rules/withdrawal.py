@@ -6,7 +6,7 @@ from rules.explain import plain
 from rules.model import Alert, LabResult, ResultStatus
 from rules.wording import WORDS
 
-__all__ = ["ANSWERED_WITHDRAWN", "acted_on", "withdrawal"]
+__all__ = ["ANSWERED_WITHDRAWN", "acted_on", "moved", "withdrawal"]
 
 ANSWERED_WITHDRAWN = "answered-alert-withdrawn"
 """Reason of the REVIEW alert that ``acted_on`` words."""
@@ -32,6 +32,16 @@ _TAKEN_BACK = {
         "place: the test is still to be done. If a decision was already taken, review it with the patient."
     ),
 }
+_MOVED = {
+    "fr": (
+        "Ce dossier a été réuni avec un autre, ou séparé de lui : ce qui reste à faire est dit sous l'autre identité. "
+        "Rien de ce qui a été décidé n'est annulé par là."
+    ),
+    "en": (
+        "This record was joined with another one, or separated from it: what remains to be done is told under the other "
+        "identity. Nothing that was decided is undone by that."
+    ),
+}
 _NEVER_ALONE = {
     "fr": "L'arrêt et la reprise de la clozapine restent la décision du prescripteur.",
     "en": "Stopping and resuming clozapine remain the prescriber's decision.",
@@ -52,6 +62,11 @@ _ACTED = {
         "(stopped, called the patient, ordered a count), the decision is to be reviewed with them and with the patient."
     ),
 }
+
+
+def moved(before: Alert, *, language: str) -> tuple[str, str]:
+    """Title and text of an alert that goes on under another patient's record."""
+    return _TITLE[language].format(title=before.title), f"{_MOVED[language]}\n{_NEVER_ALONE[language]}"
 
 
 def acted_on(before: Alert, *, language: str) -> tuple[str, str]:

@@ -283,6 +283,8 @@ class Work:
     patients: dict[str, PatientRecord] = field(default_factory=dict)
     """Touched patients: created when ``new``, else updated if their ``rev`` still stands."""
     identifiers: list[tuple[str, PatientIdentifier]] = field(default_factory=list)
+    rehomed: list[tuple[str, PatientIdentifier]] = field(default_factory=list)
+    """Identifiers on file that name this patient from now on (a merge, or its undoing)."""
     results: list[ResultRecord] = field(default_factory=list)
     late: list[ResultRecord] = field(default_factory=list)
     """Versions kept for the record that never were current (a late preliminary after its final)."""

@@ -57,6 +57,11 @@ _rev = Prepared(select(patient.c.rev).where(patient.c.id == _wanted).with_for_up
 _identifiers = Prepared(
     select(identifier.c.value, identifier.c.authority, identifier.c.type).where(identifier.c.patient_id == _wanted)
 )
+_rehome = Prepared(
+    update(identifier)
+    .where(identifier.c.value == _wanted, identifier.c.authority == bindparam("wanted_authority"))
+    .values(patient_id=bindparam("new_patient_id"))
+)
 _current = Prepared(
     select(result.c.id, result.c.message_id, result.c.key, result.c.version, result.c.body).where(
         result.c.patient_id == _wanted, result.c.current == bindparam("is_current", True)
@@ -224,6 +229,13 @@ def write(connection: Connection, work: Work, at_ms: int) -> None:
         [
             {"value": item.value, "authority": item.authority, "type": item.type, "patient_id": number}
             for number, item in work.identifiers
+        ],
+    )
+    _rehome.many(
+        connection,
+        [
+            {"wanted": item.value, "wanted_authority": item.authority, "new_patient_id": number}
+            for number, item in work.rehomed
         ],
     )
     _supersede.many(connection, [{"wanted": number} for number in work.superseded])

@@ -124,6 +124,8 @@ class _Assembler:
         distinct = counts if len(counts) < 2 else self._distinct(counts)
         for m in distinct:
             doubts = m.doubts
+            if any(_retells(row, m) for row, _ in self.specimen.faults):
+                doubts = (*doubts, "reported-count-unreadable")
             if len(distinct) > 1 and any(_contradicts(m, other) for other in distinct):
                 doubts = (*doubts, "counts-differ")
             lower: Decimal | None = None
@@ -297,6 +299,11 @@ def _same(a: Measure, b: Measure) -> bool:
 def _contradicts(m: Measure, other: Measure) -> bool:
     """One measurement told twice with two values, and no status says which of them is the later one."""
     return other is not m and other.row.key == m.row.key and other.row.status is m.row.status
+
+
+def _retells(row: Row, m: Measure) -> bool:
+    """An unreadable row of the very measurement that was read from another: which of them holds is not known."""
+    return row.key == m.row.key and not row.status.withdrawn
 
 
 def _worst(*measures: Measure) -> ResultStatus:

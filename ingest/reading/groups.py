@@ -43,6 +43,8 @@ class Group:
     narratives: list[tuple[Segment, str]] = field(default_factory=list)
     """Rows of text in which a line names neutrophils beside a figure, each with its word for the ledger otherwise."""
     observations: int = 0
+    nameless: bool = False
+    """A number without any code stands among its rows: nobody knows which line of the report was lost."""
 
 
 class _Seen(NamedTuple):
@@ -56,6 +58,7 @@ _NAMELESS = Recognition(None, (), False, Coding(""), False, "code-missing")
 _SEEN_LIMIT = 8192
 _SHARED = 501
 _REPEATS = 4
+_NUMBERS = frozenset(("NM", "SN"))
 _LINES = 400
 # Plain dictionaries, looked up once a message by its separators: most OBX of a feed are decided here and nowhere else.
 _seen: dict[tuple[Separators, str, Site | None], _Seen] = {}
@@ -199,8 +202,10 @@ class _Walk:
         recognition = self.seen.recognised.get(code)
         if recognition is None:
             recognition = self.seen.recognised[code] = _recognise(code, self.marks, self.codec, self.site)
-            if recognition.claim is None:
+            if recognition.claim is None and recognition is not _NAMELESS:
                 self.seen.dull[code] = _shared(recognition.reason)
+        if recognition is _NAMELESS and len(parts) > 4 and parts[2] in _NUMBERS:
+            self.group.nameless = True
         if self.prior:
             self.ledger.append(not_relevant(number, "prior-result"))
         elif recognition.claim is not None:

@@ -14,6 +14,7 @@ from ingest.reading.assembly import Assembly, assemble
 from ingest.reading.codes import Coding, Recognition, is_blood_count
 from ingest.reading.documents import Enclosed, documents_in, may_hold_a_count, rows_of
 from ingest.reading.groups import Group, groups_of, not_relevant
+from ingest.reading.merges import merges_in
 from ingest.reading.notes import says_aggregated, says_clotted
 from ingest.reading.orders import RETIRED, Order, first_stamp, order_of
 from ingest.reading.outcome import Confirmation, LedgerEntry, Problem, Reading
@@ -53,7 +54,10 @@ def read_parsed(message: Message, zone: ZoneInfo | None, site: Site | None = Non
     if header.processing_id == "Q":
         return _reading(header, "not_relevant", _ledger_of_all(message, "quality-control"), production=True)
     if header.message_code in _NOT_RESULTS:
-        return _reading(header, "not_relevant", _ledger_of_all(message, "message-type"))
+        reading = _reading(header, "not_relevant", _ledger_of_all(message, "message-type"))
+        if header.message_code == "ADT" and header.trigger == "A40" and reading.production:
+            return replace(reading, merges=merges_in(message, site))
+        return reading
     return _read_results(message, zone, site)
 
 

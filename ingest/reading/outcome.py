@@ -14,6 +14,7 @@ __all__ = [
     "Disposition",
     "Format",
     "LedgerEntry",
+    "Merge",
     "Outcome",
     "PatientFact",
     "Problem",
@@ -53,6 +54,16 @@ class Confirmation:
     where: str
     identifiers: tuple[PatientIdentifier, ...]
     issued_at: datetime | None = None
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """ADT^A40: who MRG-1 names is the patient of the PID before it. ``doubts``: why nobody should act on it alone."""
+
+    survivor: tuple[PatientIdentifier, ...]
+    prior: tuple[PatientIdentifier, ...]
+    where: str
     doubts: tuple[str, ...] = ()
 
 
@@ -119,4 +130,5 @@ class Reading:
     identifiers: tuple[PatientIdentifier, ...] = ()
     register: tuple[RegisterFact, ...] = ()
     confirmations: tuple[Confirmation, ...] = ()
+    merges: tuple[Merge, ...] = ()
     production: bool = True

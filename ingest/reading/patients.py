@@ -12,7 +12,7 @@ from functools import lru_cache
 from rules.model import PatientIdentifier
 from wire.er7 import NULL, Segment
 
-__all__ = ["authority_of", "order_identifiers", "patient_of"]
+__all__ = ["authority_of", "identifiers_of_field", "order_identifiers", "patient_of"]
 
 _OID = re.compile(r"[0-2](?:\.\d+)+\Z", re.ASCII)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
@@ -74,21 +74,26 @@ def _authority_field(text: str, subcomponent: str) -> str:
     return authority_of(*(p.strip() for p in parts[:3]))
 
 
+def identifiers_of_field(segment: Segment, position: int) -> tuple[PatientIdentifier, ...]:
+    """The usable identifiers of a repeating CX (PID-3, MRG-1), the one to show first."""
+    found: list[PatientIdentifier] = []
+    for repetition in segment.repetitions(position):
+        parts = repetition.split(segment.separators.component)
+        value = segment.text(parts[0])
+        if value in ("", NULL) or len(value) > _LIMIT:
+            continue
+        authority = _authority_field(parts[3], segment.separators.subcomponent) if len(parts) > 3 else ""
+        kind = segment.text(parts[4]) if len(parts) > 4 else ""
+        found.append(PatientIdentifier(value, segment.text(authority), kind))
+    return order_identifiers(found)
+
+
 def patient_of(pid: Segment | None, *, production: bool) -> tuple[tuple[PatientIdentifier, ...], tuple[str, ...]]:
     """``(identifiers, doubts)`` of one PID; no usable PID-3 gives ``patient-missing``."""
     if pid is None:
         return (), ("patient-missing",)
-    found: list[PatientIdentifier] = []
-    named_ins = False
-    for repetition in pid.repetitions(3):
-        parts = repetition.split(pid.separators.component)
-        value = pid.text(parts[0])
-        if value in ("", NULL) or len(value) > _LIMIT:
-            continue
-        authority = _authority_field(parts[3], pid.separators.subcomponent) if len(parts) > 3 else ""
-        named_ins = named_ins or (authority.startswith(INS) and _SAYS_INS.search(parts[3]) is not None)
-        found.append(PatientIdentifier(value, pid.text(authority), pid.text(parts[4]) if len(parts) > 4 else ""))
-    identifiers = order_identifiers(found)
+    identifiers = identifiers_of_field(pid, 3)
+    named_ins = _SAYS_INS.search(pid.field(3)) is not None
     doubts: list[str] = []
     if not identifiers:
         doubts.append("patient-missing")

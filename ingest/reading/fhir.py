@@ -188,7 +188,8 @@ class _Reader:
 
     def _unreadable(self, item: Item, code: str, words: str, places: list[str] | None = None) -> None:
         if not _HINT.search(item.raw):
-            self._not_relevant(item.where, code)
+            for where in places or [item.where]:
+                self._not_relevant(where, code)
             return
         for where in places or [item.where]:
             self.out.ledger.append(LedgerEntry(where, "unassessable", code))

@@ -194,15 +194,18 @@ class _Duplicate(Exception):
     """Raised inside one json.loads to leave it."""
 
 
+def _distinct(found: list[tuple[str, object]]) -> None:
+    if len(dict(found)) != len(found):
+        raise _Duplicate
+
+
+_KEYS = json.JSONDecoder(object_pairs_hook=_distinct, parse_float=str, parse_int=str)
+
+
 def has_duplicate_keys(raw: bytes) -> bool:
     """Does some JSON object name a member twice? Which of the two counts is then anybody's guess."""
-
-    def pairs(found: list[tuple[str, object]]) -> None:
-        if len({k for k, _ in found}) != len(found):
-            raise _Duplicate
-
     try:
-        json.loads(raw, object_pairs_hook=pairs, parse_float=str, parse_int=str)
+        _KEYS.decode(raw.decode())
     except _Duplicate:
         return True
     except (ValueError, RecursionError):

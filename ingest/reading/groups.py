@@ -6,7 +6,8 @@ Rule of the file: what says nothing of neutrophils or leukocytes is decided on O
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from ingest.reading.site import Site
 from ingest.reading.v2fields import is_pending
 from wire.er7 import Message, Segment, Separators
 
-__all__ = ["Group", "groups_of", "not_relevant"]
+__all__ = ["Group", "groups_of", "not_relevant", "walked"]
 
 # A document, or a comment that may speak of the specimen.
 _READ_ALWAYS = frozenset(("ED", "RP", "TX", "FT", "ST"))
@@ -47,11 +48,28 @@ class Group:
     """A number without any code stands among its rows: nobody knows which line of the report was lost."""
 
 
+class _Shape(NamedTuple):
+    """A report as its sender writes it every day: the same OBX-2 and OBX-3 in the same order, with nothing in between.
+
+    Where ``matches`` does, each row but those of ``numbers`` (its groups) ends as ``entries`` says, whatever its value is.
+    """
+
+    matches: Callable[[str, int], re.Match[str] | None]
+    numbers: tuple[int, ...]
+    entries: tuple[LedgerEntry, ...]
+    rows: int
+
+
 class _Seen(NamedTuple):
-    """The raw OBX-3 seen so far under one set of separators: of no interest (their ledger entries by place), and others."""
+    """The raw OBX-3 seen so far under one set of separators: of no interest (their ledger entries by place), and others.
+
+    ``shapes``: by how their first OBX begins. ``sightings``: how often a report was walked that may become one.
+    """
 
     dull: dict[str, list[LedgerEntry]]
     recognised: dict[str, Recognition]
+    shapes: dict[str, list[_Shape]]
+    sightings: dict[tuple[str, ...], int]
 
 
 _NAMELESS = Recognition(None, (), False, Coding(""), False, "code-missing")
@@ -70,7 +88,7 @@ def _seen_under(marks: Separators, codec: str, site: Site | None) -> _Seen:
     if found is None:
         if len(_seen) > 64:
             _seen.clear()
-        found = _seen[marks, codec, site] = _Seen({}, {})
+        found = _seen[marks, codec, site] = _Seen({}, {}, {}, {})
     if len(found.recognised) > _SEEN_LIMIT:
         found.recognised.clear()
         found.dull.clear()
@@ -109,11 +127,19 @@ def _recognise(text: str, marks: Separators, codec: str, site: Site | None) -> R
 
 def groups_of(message: Message, ledger: list[LedgerEntry], site: Site | None = None) -> list[Group]:
     """The groups that hold something to read; every OBX that is in none of them is entered in ``ledger``."""
+    seen = _seen_under(message.separators, message.codec, site)
+    found = _by_shape(message, seen, ledger, site)
+    return found if found is not None else walked(message, ledger, site)
+
+
+def walked(message: Message, ledger: list[LedgerEntry], site: Site | None = None) -> list[Group]:
+    """As ``groups_of``, block by block: the way of a report whose shape is not known yet."""
+    seen = _seen_under(message.separators, message.codec, site)
     sep = message.separators.field
     blocks = message.blocks
-    seen = _seen_under(message.separators, message.codec, site)
     rows = [block.split(sep, 4) for block in blocks]
     if _nothing_of_ours(blocks, message.separators, rows, seen.dull, ledger):
+        _learn(message, seen, blocks, rows)
         return []
     walk = _Walk(message, ledger, site)
     find, enter = seen.dull.get, ledger.append
@@ -132,7 +158,74 @@ def groups_of(message: Message, ledger: list[LedgerEntry], site: Site | None = N
         if behind:
             walk.surroundings(behind, number, row)
             prior = walk.prior
+    _learn(message, seen, blocks, rows)
     return list(walk.ended(len(blocks) - 1))
+
+
+_BEGINNING = 48
+_LEARNT_AFTER = 3
+_MOST_SHAPES = 64
+_MOST_SIGHTINGS = 256
+
+
+def _learn(message: Message, seen: _Seen, blocks: list[str], rows: list[list[str]]) -> None:
+    """Makes a shape of a report that was walked often enough. What stands between its OBX keeps it from being one."""
+    if not 2 <= len(blocks) < _SHARED or len(min(rows[1:], key=len)) < 5 or len(seen.shapes) >= _MOST_SHAPES:
+        return
+    text, sep = message.text, message.separators.field
+    if text.count("\r") != blocks[0].count("\r") + len(blocks) - 1:
+        return
+    prefixes = tuple([sep.join(parts[:4]) for parts in rows[1:]])
+    if len(seen.sightings) > _MOST_SIGHTINGS:
+        seen.sightings.clear()
+    times = seen.sightings[prefixes] = seen.sightings.get(prefixes, 0) + 1
+    if times < _LEARNT_AFTER:
+        return
+    pattern, numbers, entries = [], [], []
+    for number, (prefix, parts) in enumerate(zip(prefixes, rows[1:], strict=True), 1):
+        known = seen.dull.get(parts[3])
+        row = re.escape(prefix + sep) + "[^\r]*"
+        if known is None or parts[2] in _READ_ALWAYS:
+            numbers.append(number)
+            row = f"({row})"
+        else:
+            entries.append(known[number])
+        pattern.append("\rOBX" + row)
+    shape = _Shape(re.compile("".join(pattern) + r"\Z").match, tuple(numbers), tuple(entries), len(prefixes))
+    at = text.index("\rOBX")
+    seen.shapes.setdefault(text[at : at + _BEGINNING], []).append(shape)
+    seen.sightings.pop(prefixes)
+
+
+def _by_shape(message: Message, seen: _Seen, ledger: list[LedgerEntry], site: Site | None) -> list[Group] | None:
+    """The same as ``_walked`` gives, at one match for the whole report; None: of no shape that is known."""
+    text = message.text
+    at = text.find("\rOBX")
+    for shape in seen.shapes.get(text[at : at + _BEGINNING], ()) if at >= 0 else ():
+        match = shape.matches(text, at)
+        if match is None:
+            continue
+        head, sep = text[:at], message.separators.field
+        if "\r " in head:
+            return None  # an indented line, which may be an OBX
+        rows = [line.split(sep, 4) for line in match.groups()]
+        if not rows or (
+            all(p[2] in _COMMENTS and seen.dull.get(p[3]) and not _hints(p, message.separators) for p in rows)
+        ):
+            if not _ordinary([head], sep):
+                return None
+            ledger.extend(shape.entries)
+            ledger.extend([seen.dull[p[3]][number] for number, p in zip(shape.numbers, rows, strict=True)])
+            return []
+        walk = _Walk(message, ledger, site)
+        walk.surroundings(head, 0, 0)
+        if walk.prior:
+            return None
+        ledger.extend(shape.entries)
+        for number, parts, line in zip(shape.numbers, rows, match.groups(), strict=True):
+            walk.observation(f"OBX{line}", number, parts)
+        return list(walk.ended(shape.rows))
+    return None
 
 
 def _ordinary(blocks: list[str], sep: str) -> bool:
@@ -230,6 +323,8 @@ class _Walk:
             return False
         text = Segment("", 0, self.marks, self.codec).text(value[0])
         self.group.notes.append(text)
+        if not may_speak_of_neutrophils(text):
+            return False
         lines = text.replace(self.marks.repetition, "\n").split("\n")
         return any(speaks_of_neutrophils(line) for line in lines[:_LINES])
 

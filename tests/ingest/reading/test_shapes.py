@@ -1,0 +1,124 @@
+"""The short way through a report of a known shape gives what the walk over its blocks gives, whatever its fields hold."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.simulate import blood_count
+from ingest.reading.groups import Group, groups_of, walked
+from ingest.reading.outcome import LedgerEntry
+from wire.er7 import Message, Segment, parse, split_messages
+
+ROOT = Path(__file__).parents[3] / "fixtures" / "hl7v2"
+HEAD = (
+    "MSH|^~\\&|SIL|LABO|NF|CHX|20261122||ORU^R01|M1|P|2.5\rPID|1||405660^^^CHX^PI\r"
+    "OBR|1|P|F|58410-2^NFS^LN|||20261122080500"
+)
+
+
+def _line(segment: Segment | None) -> object:
+    return (segment.line, segment.number) if segment is not None else None
+
+
+def _plain(group: Group) -> dict[str, Any]:
+    return {
+        "around": [_line(group.pid), _line(group.orc), _line(group.obr), [_line(s) for s in group.specimens]],
+        "rows": [(_line(segment), recognition) for segment, recognition in group.rows],
+        "documents": [_line(segment) for segment in group.documents],
+        "notes": (group.notes, group.other_notes, group.row_notes),
+        "narratives": [(_line(segment), word) for segment, word in group.narratives],
+        "count": (group.observations, group.nameless),
+    }
+
+
+def both_ways(message: Message) -> None:
+    short: list[LedgerEntry] = []
+    slow: list[LedgerEntry] = []
+    found = [_plain(group) for group in groups_of(message, short)]
+    assert found == [_plain(group) for group in walked(message, slow)]
+    assert sorted(short) == sorted(slow)
+
+
+def known(raw: bytes) -> list[Message]:
+    """The messages of a file, each walked until its shape is known."""
+    messages = [message for piece in split_messages(raw) if (message := parse(piece)) is not None]
+    for message in messages:
+        for _ in range(4):
+            walked(message, [])
+    return messages
+
+
+FILES = sorted(ROOT.glob("*.hl7"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_fixture_goes_both_ways(file: Path) -> None:
+    for message in known(file.read_bytes()):
+        both_ways(message)
+
+
+REPORTS = [
+    *(file.read_bytes() for file in FILES),
+    blood_count(
+        control_id="C1", filler="F1", patient_id="P1", anc_per_mm3=1800, collected=datetime(2026, 11, 22, 8, tzinfo=UTC)
+    ),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_report_whose_lines_were_changed_goes_both_ways(data: st.DataObject) -> None:
+    raw = data.draw(st.sampled_from(REPORTS))
+    known(raw)
+    for piece in split_messages(raw):
+        lines = piece.replace(b"\n", b"\r").split(b"\r")
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(1, len(lines)))
+            other = lines[data.draw(st.integers(0, len(lines) - 1))]
+            added = data.draw(
+                st.sampled_from(
+                    [
+                        other,
+                        b"NTE|1||sang coagul\xc3\xa9",
+                        b"ORC|PR",
+                        b"OBR|2|P2|F2|X^X^L",
+                        b"PID|1||9^^^CHX^PI",
+                        b"",
+                        b" OBX|9",
+                    ]
+                )
+            )
+            lines[at - 1 : at] = data.draw(st.sampled_from([[added], [], [*lines[at - 1 : at], added]]))
+        message = parse(b"\r".join(lines))
+        if message is not None:
+            both_ways(message)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["NM", "ST", "TX", "ED", ""]),
+            st.sampled_from(["751-8^Neutrophils^LN", "2951-2^Na^LN", "6690-2^WBC^LN", "X^Commentaire^L", ""]),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.lists(st.text(st.characters(exclude_characters="\r\n|", codec="utf-8"), max_size=30), min_size=6, max_size=6),
+)
+def test_any_values_in_a_known_shape_go_both_ways(rows: list[tuple[str, str]], values: list[str]) -> None:
+    def report(said: list[str]) -> bytes:
+        found = [f"OBX|{n}|{kind}|{code}||{said[n - 1]}|10*9/L|||||F" for n, (kind, code) in enumerate(rows, 1)]
+        return "\r".join([HEAD, *found]).encode()
+
+    known(report(["1"] * 6))
+    for said in (values, ["Polynucl\u00e9aires neutrophiles 25 %"] * 6, [""] * 6):
+        message = parse(report(said))
+        assert message is not None
+        both_ways(message)

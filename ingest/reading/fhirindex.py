@@ -204,6 +204,14 @@ _KEYS = json.JSONDecoder(object_pairs_hook=_distinct, parse_float=str, parse_int
 
 def has_duplicate_keys(raw: bytes) -> bool:
     """Does some JSON object name a member twice? Which of the two counts is then anybody's guess."""
+    if b"\\" not in raw:
+        # Each name and each text has two quotes. What is decoded and written again has lost those of a repeated member.
+        try:
+            again = msgspec.json.encode(msgspec.json.decode(raw))
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            again = b""
+        if again.count(b'"') == raw.count(b'"') > 0:
+            return False
     try:
         _KEYS.decode(raw.decode())
     except _Duplicate:

@@ -124,7 +124,7 @@ class _Assembler:
         distinct = counts if len(counts) < 2 else self._distinct(counts)
         for m in distinct:
             doubts = m.doubts
-            if any(_retells(row, m) for row, _ in self.specimen.faults):
+            if any(_retells(row, fault, m) for row, fault in self.specimen.faults):
                 doubts = (*doubts, "reported-count-unreadable")
             if len(distinct) > 1 and any(_contradicts(m, other) for other in distinct):
                 doubts = (*doubts, "counts-differ")
@@ -301,9 +301,16 @@ def _contradicts(m: Measure, other: Measure) -> bool:
     return other is not m and other.row.key == m.row.key and other.row.status is m.row.status
 
 
-def _retells(row: Row, m: Measure) -> bool:
-    """An unreadable row of the very measurement that was read from another: which of them holds is not known."""
-    return row.key == m.row.key and not row.status.withdrawn
+def _retells(row: Row, fault: Fault, m: Measure) -> bool:
+    """An unreadable row of the very measurement that was read from another: which of them holds is not known.
+
+    Words under the code of the count (``contrôlé au microscope``) are a remark, unless they speak of the specimen.
+    """
+    if row.key != m.row.key or row.status.withdrawn:
+        return False
+    words = row.value_sent
+    remark = any(c.isalpha() for c in words) and not any(c.isdigit() for c in words)
+    return not (remark and fault.code in ("value-not-a-number", "value-coded"))
 
 
 def _worst(*measures: Measure) -> ResultStatus:

@@ -195,7 +195,8 @@ _OTHER_CELL = re.compile(
 _GRANULOCYTES = re.compile(r"\bgran(?:ulo[cz]\w*|s|[#%])?(?=\W|\Z)|granulo[cz]yt")
 _SEGS = re.compile(r"\bseg(?:s|m|ment\w*)?\b|segmented|segmentkern|\bsegr\b|segment(?:e|ad|ow)|сегментояд")
 _BANDS = re.compile(
-    r"\bbands?\b|band form|\bstab(?:s|kern\w*)?\b|stabkern|non segment|nonsegment|batonnet|cayado|палочкояд|paleczkow"
+    r"\bbands?\b|band form|\bstab(?:s|kern\w*)?\b|stabkern|non segment|nonsegment|batonnet|bastone|bastoe|bastao|"
+    r"cayado|палочкояд|paleczkow"
 )
 _WBC = re.compile(
     r"(?:total )?(?:wbc|white (?:blood )?cells?(?: count)?|white cell count|leu[ck]o[cz]yt[a-z]*|"

@@ -16,7 +16,7 @@ __all__ = ["judge_fhir", "judge_v2"]
 
 # Tables that sites and nations extend (INS, IPP, LOINC, our own codes ...): a value outside is expected there.
 _USER_TABLES: Final = re.compile(
-    r"Value .* not in table HL7(0076|0203|0211|0301|0363|0396|0399|0354|0361|0362|0300|0001|0200|0449)\b"
+    r"Value .* not in table HL7(0004|0076|0203|0211|0301|0363|0396|0399|0354|0361|0362|0300|0001|0200|0449)\b"
 )
 
 

@@ -165,6 +165,7 @@ def _sink_of(item: Destination, settings: Settings) -> Sink:
                     tls=tls.mllp_client(item),
                     timeout_s=item.timeout_s,
                     profile=v2_profile(item),
+                    enhanced=item.ack == "enhanced",
                 )
             )
         case KafkaDestination():
@@ -189,6 +190,7 @@ def _sink_of(item: Destination, settings: Settings) -> Sink:
 
 def v2_profile(item: MllpDestination) -> V2Profile:
     return V2Profile(
+        shape=item.shape,
         sending_application=item.sending_application,
         sending_facility=item.sending_facility,
         receiving_application=item.receiving_application,

@@ -240,7 +240,11 @@ class MllpDestination(_Destination):
     sending_facility: str = ""
     receiving_application: str = ""
     receiving_facility: str = ""
-    version: Literal["2.3.1", "2.4", "2.5", "2.5.1", "2.6"] = "2.5"
+    shape: Literal["ORU_R01", "MDM_T02"] = "ORU_R01"
+    """MDM_T02 (with T10 and T04) for a system that takes no results of third parties."""
+    ack: Literal["original", "enhanced"] = "original"
+    """``enhanced`` asks for an accept acknowledgement (MSH-15 AL, MSH-16 NE)."""
+    version: Literal["2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7"] = "2.5"
     charset: Literal["UNICODE UTF-8", "8859/1", "8859/15"] = "UNICODE UTF-8"
     tls: bool = False
     ca: Path | None = None

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from emitters.fhir_terms import Level
 from engine.credential_settings import CredentialsSection
+from engine.issuer_settings import IssuerSection
 from engine.kafka import KafkaFace, KafkaSection, plain
 from rules import ProtocolError, find_selectable
 
@@ -163,6 +164,8 @@ class HttpSection(_Section):
     key: Path | None = None
     token: tuple[HttpToken, ...] = ()
     """With any, /fhir and /hl7 are for their holders only."""
+    issuer: IssuerSection | None = None
+    """Whose JWTs open /fhir and /hl7, each as far as its scopes go."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -491,11 +494,17 @@ def exposed(settings: Settings) -> list[str]:
                 "http.host: plaintext off loopback; set http.certificate and http.key, "
                 "or http.allow_plaintext = true behind a TLS proxy"
             )
-        if not http.token and not http.allow_anonymous:
+        if not http.token and http.issuer is None and not http.allow_anonymous:
             problems.append(
-                "http.host: anonymous off loopback; add a [[http.token]], "
+                "http.host: anonymous off loopback; add a [[http.token]] or an [http.issuer], "
                 "or set http.allow_anonymous = true if a proxy authenticates"
             )
+    if http.enabled and http.issuer is not None:
+        problems += [
+            f"http.issuer.{key}: whoever is on the way could put keys of their own there; use https off loopback"
+            for key, url in (("url", http.issuer.url), ("jwks_url", http.issuer.jwks_url))
+            if url.startswith("http://") and not is_loopback(_host_of(url)) and http.issuer.asks(key)
+        ]
     if plain(settings.kafka) and not settings.kafka.allow_plaintext:
         problems.append("kafka.bootstrap: plaintext off loopback; use tls, or set allow_plaintext = true")
     for number, item in enumerate(settings.destination):

@@ -1,4 +1,4 @@
-"""The bearer tokens of the settings, read from their files."""
+"""The bearer tokens of the settings, read from their files, and the issuer of others."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ def access_of(settings: Settings) -> Access:
         if any(token.secret == other.secret for other in tokens):
             problems.append(f"{place}: holds the secret of another token")
         tokens.append(token)
+    issuer = None
+    if settings.http.issuer is not None:
+        from engine.issuer import Jwts
+
+        issuer = Jwts(settings.http.issuer)
+        problems += issuer.problems()
     if problems:
         raise ConfigError(problems)
-    return Access(tokens)
+    return Access(tokens, issuer)

@@ -1,4 +1,4 @@
-"""Who may use a door: bearer tokens for the HTTP faces, certificates for MLLP over TLS.
+"""Who may use a door: bearer tokens and an issuer's JWTs for the HTTP faces, certificates for MLLP over TLS.
 
 Rule of the file: secrets are compared by their hash, all of them each time, and never shown.
 """
@@ -9,13 +9,27 @@ import hashlib
 import hmac
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import Request
 
+from ingest.scopes import Scopes
 from wire import ack, er7
 
-__all__ = ["ANYBODY", "CHALLENGE", "Access", "Senders", "Token", "common_name", "digest"]
+__all__ = [
+    "ANYBODY",
+    "CHALLENGE",
+    "Access",
+    "Admitted",
+    "Issuer",
+    "Refused",
+    "Senders",
+    "Token",
+    "Unverifiable",
+    "beyond",
+    "common_name",
+    "digest",
+]
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="neutroflag"'}
 """Of every 401 (RFC 6750, 3)."""
@@ -34,17 +48,54 @@ class Token:
     faces: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """``name``: "" for anybody where no token is needed. ``scopes``: None where all of the door's interactions are meant."""
+
+    name: str
+    scopes: Scopes | None = None
+
+
+@dataclass(eq=False)
+class Refused(Exception):
+    """A token that opens nothing. ``reason``: fixed words, for the challenge."""
+
+    reason: str = ""
+
+    @property
+    def challenge(self) -> dict[str, str]:
+        if not self.reason:
+            return CHALLENGE
+        value = f'{CHALLENGE["WWW-Authenticate"]}, error="invalid_token", error_description="{self.reason}"'
+        return {"WWW-Authenticate": value}
+
+
+class Unverifiable(Exception):
+    """The issuer's keys cannot be had now: whether the token is good is not known."""
+
+
+class Issuer(Protocol):
+    async def admit(self, token: str) -> Admitted:
+        """Raises Refused and Unverifiable."""
+
+
 class Access:
-    """Without any token everybody may; the settings allow that on loopback, or by name."""
+    """Without any token and issuer everybody may; the settings allow that on loopback, or by name."""
 
-    def __init__(self, tokens: Sequence[Token] = ()) -> None:
+    def __init__(self, tokens: Sequence[Token] = (), issuer: Issuer | None = None) -> None:
         self._tokens = tuple(tokens)
+        self._issuer = issuer
 
-    def holder(self, request: Request, face: str) -> str | None:
-        """The token's name, "" for anybody where no token is needed; None: refused."""
-        if not self._tokens:
-            return ""
-        return self.named(request, face)
+    async def admit(self, request: Request, face: str) -> Admitted:
+        """Raises Refused and Unverifiable."""
+        if not self._tokens and self._issuer is None:
+            return Admitted("")
+        if (name := self.named(request, face)) is not None:
+            return Admitted(name)
+        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+        if self._issuer is None or scheme.lower() != "bearer" or not shown.strip():
+            raise Refused
+        return await self._issuer.admit(shown.strip())
 
     def named(self, request: Request, face: str) -> str | None:
         """The name of a token for this face, or None: a token is needed here, whatever is configured."""
@@ -60,6 +111,12 @@ class Access:
         """``host:port``, with who it proved to be before it: ``lab1@10.0.0.7:50122``."""
         address = f"{request.client.host}:{request.client.port}" if request.client else ""
         return f"{holder}@{address}" if holder else address
+
+
+def beyond(scopes: Sequence[str]) -> dict[str, str]:
+    """The challenge of a 403 (RFC 6750, 3.1)."""
+    value = f'{CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope", scope="{" ".join(scopes)}"'
+    return {"WWW-Authenticate": value}
 
 
 ANYBODY = Access()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,11 +18,12 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from ingest import envelope
-from ingest.access import ANYBODY, CHALLENGE, Access
+from ingest.access import ANYBODY, Access, Refused, Unverifiable, beyond
 from ingest.body import limited
 from ingest.fhir_types import KNOWN, TAKEN
 from ingest.meter import Meter
 from ingest.reading import looks_like_cda
+from ingest.scopes import Scopes
 from store import Accepted, Envelope, Inbox, StoreUnavailable
 
 __all__ = ["FhirDoor", "stored_as"]
@@ -119,10 +121,14 @@ class FhirDoor:
 
     async def _take(self, request: Request, kind: str, number: str) -> Response:
         arrived = time.perf_counter()
-        holder = self._access.holder(request, CHANNEL)
-        if holder is None:
+        try:
+            admitted = await self._access.admit(request, CHANNEL)
+        except Refused as refusal:
             self._meter.noticed(CHANNEL, "token_refused")
-            return _outcome(401, "login", "A bearer token is needed", headers=CHALLENGE)
+            return _outcome(401, "login", "A bearer token is needed", headers=refusal.challenge)
+        except Unverifiable:
+            self._meter.noticed(CHANNEL, "issuer_unavailable")
+            return _outcome(503, "transient", "The token cannot be verified now", headers={"Retry-After": "10"})
         raw = await limited(request, self._max_body_bytes)
         if raw is None:
             self._meter.noticed(CHANNEL, "body_oversize")
@@ -134,7 +140,14 @@ class FhirDoor:
             _addressed(body, kind, number)
         except _Problem as found:
             problem = found
-        stored = await self._store(self._access.peer(request, holder), raw, body, problem)
+        if admitted.scopes is not None and (
+            lacking := admitted.scopes.lacking(_needs(body, number))
+            if body.resource_type
+            else _no_write(admitted.scopes)
+        ):
+            self._meter.noticed(CHANNEL, "scope_refused")
+            return _outcome(403, "forbidden", f"Needs {' '.join(lacking)}", headers=beyond(lacking))
+        stored = await self._store(self._access.peer(request, admitted.name), raw, body, problem)
         if stored is None:
             self._meter.noticed(CHANNEL, "store_unavailable")
             return _outcome(503, "transient", "Not stored, please send again", headers={"Retry-After": "5"})
@@ -284,6 +297,35 @@ def _answer(body: _Body, stored: Accepted, number: str) -> Response:
                 "ETag": 'W/"1"',
             }
             return _outcome(201, "informational", "Stored", headers=headers, severity="information")
+
+
+def _needs(body: _Body, number: str = "") -> Iterator[tuple[str, str]]:
+    """The interactions that a body stands for, as pairs of a scope's type and letter.
+
+    A Bundle needs what each of its entries would need alone, whatever its own type: it is read whole. A document of
+    another standard is a DocumentReference.
+    """
+    match body.resource_type:
+        case "ClinicalDocument":
+            yield "DocumentReference", "c"
+        case "Bundle":
+            found = False
+            for entry in body.entries:
+                kind = entry.resource.resource_type if entry.resource else ""
+                if kind in TAKEN:
+                    found = True
+                    put = entry.request is not None and entry.request.method == "PUT"
+                    # What a Bundle within a Bundle holds has not been looked at.
+                    yield "*" if kind == "Bundle" else kind, "u" if put else "c"
+            if not found:
+                yield "Bundle", "c"
+        case kind:
+            yield kind, "u" if number else "c"
+
+
+def _no_write(scopes: Scopes) -> list[str]:
+    """What cannot be read is kept as well, for a person: from those who may send something at all."""
+    return [] if scopes.writes else ["system/Observation.c"]
 
 
 def _notifies(body: _Body) -> bool:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Request, Response
 
 from ingest import envelope
-from ingest.access import ANYBODY, CHALLENGE, Access
+from ingest.access import ANYBODY, Access, Refused, Unverifiable, beyond
 from ingest.body import limited
 from ingest.meter import Judged, Meter
 from store import Accepted, Inbox, StoreUnavailable
@@ -45,10 +45,14 @@ class Hl7Door:
 
     async def post(self, request: Request) -> Response:
         arrived = time.perf_counter()
-        holder = self._access.holder(request, CHANNEL)
-        if holder is None:
+        try:
+            admitted = await self._access.admit(request, CHANNEL)
+        except Refused as refusal:
             self._meter.noticed(CHANNEL, "token_refused")
-            return Response("A bearer token is needed\n", status_code=401, headers=CHALLENGE, media_type="text/plain")
+            return _plain("A bearer token is needed", 401, refusal.challenge)
+        except Unverifiable:
+            self._meter.noticed(CHANNEL, "issuer_unavailable")
+            return _plain("The token cannot be verified now", 503, {"Retry-After": "10"})
         body = await limited(request, self._max_body_bytes)
         if body is None:
             self._meter.noticed(CHANNEL, "body_oversize")
@@ -56,7 +60,10 @@ class Hl7Door:
                 None, "AR", ack.AckError(199, f"Body exceeds {self._max_body_bytes} bytes"), status=413
             )
         pieces = envelope.pieces(body)
-        peer = self._access.peer(request, holder)
+        if admitted.scopes is not None and (lacking := admitted.scopes.lacking(map(_need, pieces))):
+            self._meter.noticed(CHANNEL, "scope_refused")
+            return _plain(f"Needs {' '.join(lacking)}", 403, beyond(lacking))
+        peer = self._access.peer(request, admitted.name)
         answers = [await self._one(piece, peer) for piece in pieces]
         self._meter.acknowledged(CHANNEL, time.perf_counter() - arrived)
         said = [answer for answer, _ in answers if answer]
@@ -93,3 +100,13 @@ class Hl7Door:
 
     def _respond(self, header: er7.Header | None, code: ack.Code, error: ack.AckError, *, status: int) -> Response:
         return Response(self._ack(header, code, error), status_code=status, media_type=MEDIA_TYPE)
+
+
+def _need(raw: bytes) -> tuple[str, str]:
+    """The scope of a message: SMART knows no HL7 v2, and this is what its content would be in FHIR."""
+    header = er7.peek(raw)
+    return ("Patient" if header is not None and header.message_code == "ADT" else "Observation"), "c"
+
+
+def _plain(text: str, status: int, headers: dict[str, str]) -> Response:
+    return Response(f"{text}\n", status_code=status, headers=headers, media_type="text/plain")

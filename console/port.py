@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine
 
 from rules.changes import CourseChange
-from rules.model import AlertFamily, AlertLevel
+from rules.decisions import Decision, decisions_for, needs_reason
 
 __all__ = [
     "Actions",
@@ -69,62 +69,6 @@ class Visitor:
 
     def may(self, right: Right) -> bool:
         return right in RIGHTS[self.role]
-
-
-class Decision(enum.StrEnum):
-    """A person's answer to an alert."""
-
-    STOPPED = "stopped"
-    PATIENT_REACHED = "patient-reached"
-    COUNT_ORDERED = "count-ordered"
-    CONTINUED = "continued"
-    """With a reason, always."""
-    DISPUTED = "disputed"
-    """The result is doubted; with a reason."""
-    NOT_MY_PATIENT = "not-my-patient"
-    """Hands the alert back: it stays open."""
-    NOTED = "noted"
-
-
-_OF_A_COUNT = (
-    Decision.STOPPED,
-    Decision.PATIENT_REACHED,
-    Decision.COUNT_ORDERED,
-    Decision.CONTINUED,
-    Decision.DISPUTED,
-    Decision.NOT_MY_PATIENT,
-)
-_DECISIONS: dict[AlertFamily, tuple[Decision, ...]] = {
-    AlertFamily.STOP: _OF_A_COUNT,
-    AlertFamily.MILD: _OF_A_COUNT,
-    # Nothing runs yet that could be stopped or go on.
-    AlertFamily.START: (
-        Decision.PATIENT_REACHED,
-        Decision.COUNT_ORDERED,
-        Decision.DISPUTED,
-        Decision.NOT_MY_PATIENT,
-    ),
-    AlertFamily.SCHEDULE: _OF_A_COUNT,
-    # No count stands behind these two that could be disputed; one that cannot be read is disputed with the laboratory.
-    AlertFamily.OVERDUE: tuple(item for item in _OF_A_COUNT if item is not Decision.DISPUTED),
-    AlertFamily.REVIEW: (
-        Decision.PATIENT_REACHED,
-        Decision.COUNT_ORDERED,
-        Decision.DISPUTED,
-        Decision.NOT_MY_PATIENT,
-    ),
-}
-_WITH_REASON = frozenset({Decision.CONTINUED, Decision.DISPUTED, Decision.NOT_MY_PATIENT})
-
-
-def decisions_for(family: AlertFamily, level: AlertLevel) -> tuple[Decision, ...]:
-    """What a person may answer to such an alert. Red and critical ask for something done: to note them is no answer."""
-    noted = () if level.rank >= AlertLevel.RED.rank else (Decision.NOTED,)
-    return (*_DECISIONS[family], *noted)
-
-
-def needs_reason(decision: Decision) -> bool:
-    return decision in _WITH_REASON
 
 
 class RefusedInput(Exception):

@@ -105,14 +105,14 @@ def transaction(
     device = entries[0]["fullUrl"]
     judged = None
     # An Observation about nobody would be read as about somebody.
-    if alert.result is not None and patient_reference is not None:
+    if alert.result is not None and patient_reference is not None and not alert.recipient:
         key = result_key(alert, alert.result)
         body = observation(alert, alert.result, patient_reference, device)
         entries.append(_owned("Observation", "anc-result", key, body, alert, settings))
         judged = entries[-1]["fullUrl"]
     flag = None
     # What could not be judged has no Flag: a Flag would say something about the patient.
-    if alert.family is not AlertFamily.REVIEW and patient_reference is not None:
+    if alert.family is not AlertFamily.REVIEW and patient_reference is not None and not alert.recipient:
         body = _flag(alert, patient_reference, device, judged, raised, updated)
         entries.append(_owned("Flag", "alert", alert.id, body, alert, settings))
         flag = entries[-1]["fullUrl"]

@@ -115,6 +115,22 @@ class FhirServer:
         if self._settings.credentials is not None:
             await self._settings.credentials.close()
 
+    async def fetch(self, address: str) -> Resource | TryAgain | Refused:
+        """A searchset of this server: ``Task?...``, or the address of its next page as the server gave it."""
+        if "://" in address:
+            asked, own = URL(address), URL(self._base)
+            # With our credentials we follow nobody to another place.
+            if asked.origin() != own.origin():
+                return Refused("foreign-link", "the server's next page is on another host")
+            address = str(asked)
+        else:
+            address = f"{self._base}/{address}"
+        async with self._slots:
+            try:
+                return await self._read(address, "Bundle")
+            except _Failed as failure:
+                return failure.answer
+
     async def _deliver(self, alert: Alert, patient: str | None, profile: FhirProfile) -> Answer:
         answer: Answer = TryAgain("a Task of this alert is being changed by someone")
         for _ in range(_REREADS):

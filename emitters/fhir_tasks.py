@@ -29,8 +29,10 @@ from emitters.fhir_terms import (
     reference,
     urn,
 )
+from rules.asking import DISPENSED
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel
 from rules.silence import ENDED, about_system
+from rules.withdrawal import ANSWERED_WITHDRAWN
 
 __all__ = [
     "PRIORITY",
@@ -61,12 +63,18 @@ _NEXT_ANC: Final = coding("anc-task", "NEXT-ANC", "Obtain the next neutrophil co
 _REVIEW_RESULT: Final = coding("anc-task", "REVIEW-RESULT", "Review a result that could not be judged")
 _CHECK_CONNECTION: Final = coding("anc-task", "CHECK-CONNECTION", "Check a connection that is silent or down")
 _REVIEW_DECISION: Final = coding("anc-task", "REVIEW-DECISION", "Review a decision whose alert was withdrawn")
+_CHECK_DISPENSING: Final = coding("anc-task", "CHECK-DISPENSING", "Check a dispensing that came after a stop")
+_COPIES: Final = {
+    "pharmacist": coding("anc-task", "INFORM-PHARMACIST", "Dispense no clozapine without the prescriber's word"),
+    "laboratory": coding("anc-task", "CALL-BACK", "Call the prescriber back with the absolute count"),
+}
 _STATES: Final = {
-    state: concept(coding("anc-task-state", state)) for state in ("AWAITING-ACK", "DUE", "OVERDUE", "WITHDRAWN")
+    state: concept(coding("anc-task-state", state))
+    for state in ("AWAITING-ACK", "ESCALATED", "DUE", "OVERDUE", "WITHDRAWN")
 }
 _INPUTS: Final = {
     code: concept(coding("anc-task-io", code))
-    for code in ("revision", "alert", "evaluated-result", "rule", "lab-message", "place-in-message")
+    for code in ("revision", "escalation", "alert", "evaluated-result", "rule", "lab-message", "place-in-message")
 }
 
 
@@ -102,9 +110,10 @@ def latest(alert: Alert, raised: str, updated: str) -> str:
 def task_identifiers(alert: Alert) -> list[Resource]:
     """Every identifier that a Task of this alert can have: one a revision, and one after a withdrawal."""
     # Bounded, so that the search URL is: an alert with more revisions than this still finds its latest Tasks.
-    recent = range(max(2, alert.revision - 20), alert.revision + 1)
-    values = [f"{alert.id}:ack", *(f"{alert.id}:ack:{n}" for n in recent)]
-    values += [f"{alert.id}:review-decision:{n}" for n in recent]
+    recent, base = range(max(2, alert.revision - 20), alert.revision + 1), _key(alert)
+    values = [base, *(f"{base}:{n}" for n in recent)]
+    if not alert.recipient:
+        values += [f"{alert.id}:review-decision:{n}" for n in recent]
     return [identifier("task", value) for value in values]
 
 
@@ -128,19 +137,48 @@ def task_entries(
 
 def carried_revision(task: Resource) -> int:
     """Which notification the Task carries; 0 when it does not say (an EHR may drop inputs when it saves)."""
+    return _carried(task, "revision")
+
+
+def _carried(task: Resource, code: str) -> int:
     for item in task.get("input") or ():
-        codings = (item.get("type") or {}).get("coding") or ()
-        if any(one.get("code") == "revision" for one in codings) and isinstance(item.get("valuePositiveInt"), int):
+        if _is_input(item, code) and isinstance(item.get("valuePositiveInt"), int):
             return int(item["valuePositiveInt"])
     return 0
 
 
+def _is_input(item: Resource, code: str) -> bool:
+    return any(one.get("code") == code for one in (item.get("type") or {}).get("coding") or ())
+
+
+def _key(alert: Alert) -> str:
+    """Of the first Task: of who must answer, or of the second recipient whom this copy is for."""
+    return f"{alert.id}:{alert.recipient or 'ack'}"
+
+
 def _notification(alert: Alert, to: Targets, settings: FhirProfile, standing: Sequence[StandingTask]) -> list[Resource]:
     writable = [task for task in standing if task.version and task.resource.get("status") not in _CLOSED]
-    if writable:
+    key = f"{_key(alert)}:{alert.revision}" if standing else _key(alert)
+    if writable and not _passes_on(writable[-1].resource, alert, settings):
         return [rewrite(_revised(task.resource, alert), task.version) for task in writable[-1:]]
-    key = f"{alert.id}:ack:{alert.revision}" if standing else f"{alert.id}:ack"
-    return [_create(key, _task(alert, to, settings, key, standing))]
+    # Nobody answered in time: the next owner has a Task of their own, and whoever was asked before can still answer theirs.
+    passed = [rewrite(_passed_on(task.resource, alert), task.version) for task in writable[-1:]]
+    return [*passed, _create(key, _task(alert, to, settings, key, standing))]
+
+
+def _passes_on(task: Resource, alert: Alert, settings: FhirProfile) -> bool:
+    """Is somebody else asked now than when this Task was made?"""
+    if alert.escalation <= _carried(task, "escalation"):
+        return False
+    asked = _owner(alert, settings)
+    return any(task.get(name) != asked.get(name) for name in asked)
+
+
+def _passed_on(task: Resource, alert: Alert) -> Resource:
+    passed = _noted(task, alert)
+    passed["priority"] = "stat"
+    passed["businessStatus"] = _STATES["ESCALATED"]
+    return passed
 
 
 def _withdrawal(alert: Alert, to: Targets, settings: FhirProfile, standing: Sequence[StandingTask]) -> list[Resource]:
@@ -153,7 +191,8 @@ def _withdrawal(alert: Alert, to: Targets, settings: FhirProfile, standing: Sequ
         if task.version and status not in ("cancelled", "entered-in-error"):
             change = _noted(task.resource, alert) if seen else _taken_back(task.resource, alert)
             entries.append(rewrite(change, task.version))
-    if acted and alert.family is not AlertFamily.REVIEW and alert.reason != ENDED:
+    told_apart = bool(alert.followed_by or alert.recipient)  # the engine puts that question as an alert of its own
+    if acted and not told_apart and alert.family is not AlertFamily.REVIEW and alert.reason != ENDED:
         # Someone acted on what is no longer true, and perhaps stopped a treatment: they must be told
         # in a way that shows, and a note on a Task that is done does not.
         key = f"{alert.id}:review-decision:{alert.revision}"
@@ -190,12 +229,12 @@ def _task(alert: Alert, to: Targets, settings: FhirProfile, key: str, standing: 
         task["meta"] = {"security": [HTEST]}
     task["identifier"] = [identifier("task", key)]
     task["groupIdentifier"] = identifier("alert", alert.id)
-    if standing and "id" in standing[0].resource:
-        task["partOf"] = [reference(f"Task/{standing[0].resource['id']}")]
+    if standing and "id" in standing[-1].resource:
+        task["partOf"] = [reference(f"Task/{standing[-1].resource['id']}")]
     task["status"] = "requested"
     task["businessStatus"] = _STATES[state]
     task["intent"] = intent
-    task["priority"] = PRIORITY[alert.level]
+    task["priority"] = PRIORITY[alert.pressing]
     focus = _focus(alert, to)
     until = None if withdrawn else _deadline(alert, settings)
     # tsk-1 (R5): a restriction only on a Task that says it fulfils its focus.
@@ -231,6 +270,8 @@ def _focus(alert: Alert, to: Targets) -> str | None:
 
 def _kind(alert: Alert) -> tuple[Resource, str, str]:
     """code, businessStatus and intent of a new Task."""
+    if alert.recipient:
+        return _COPIES.get(alert.recipient, _REVIEW_RESULT), "AWAITING-ACK", "order"
     if alert.kind is AlertKind.WITHDRAWN:
         return _REVIEW_DECISION, "WITHDRAWN", "order"
     match alert.family:
@@ -238,6 +279,10 @@ def _kind(alert: Alert) -> tuple[Resource, str, str]:
             return _ACK_STOP, "AWAITING-ACK", "order"
         case AlertFamily.REVIEW if about_system(alert.family, alert.reason):
             return _CHECK_CONNECTION, "AWAITING-ACK", "order"
+        case AlertFamily.REVIEW if alert.reason == ANSWERED_WITHDRAWN:
+            return _REVIEW_DECISION, "AWAITING-ACK", "order"
+        case AlertFamily.REVIEW if alert.reason == DISPENSED:
+            return _CHECK_DISPENSING, "AWAITING-ACK", "order"
         case AlertFamily.REVIEW:
             return _REVIEW_RESULT, "AWAITING-ACK", "order"
         case AlertFamily.OVERDUE:
@@ -248,7 +293,11 @@ def _kind(alert: Alert) -> tuple[Resource, str, str]:
 
 def _deadline(alert: Alert, settings: FhirProfile) -> str | None:
     """STOP is to be answered within minutes; the others ask for a count by a date."""
+    if alert.recipient:
+        return None
     if alert.family is AlertFamily.STOP:
+        if alert.answer_by is not None and alert.answer_by > alert.updated_at:
+            return instant(alert.answer_by)
         minutes = settings.minutes_to_answer(alert.level)
         return instant(alert.updated_at + timedelta(minutes=minutes)) if minutes is not None else None
     if alert.assessment is None:
@@ -275,6 +324,8 @@ def _owner(alert: Alert, settings: FhirProfile) -> Resource:
 
 def _inputs(alert: Alert, to: Targets) -> list[Resource]:
     inputs: list[Resource] = [_input("revision", "valuePositiveInt", alert.revision)]
+    if alert.escalation:
+        inputs.append(_input("escalation", "valuePositiveInt", alert.escalation))
     if to.flag is not None:
         inputs.append(_input("alert", "valueReference", reference(to.flag)))
     if to.observation is not None:
@@ -301,11 +352,9 @@ def _noted(task: Resource, alert: Alert) -> Resource:
     if meta:
         kept["meta"] = meta
     kept["note"] = [*task.get("note", ()), {"time": instant(alert.updated_at), "text": text}]
-    kept["input"] = [
-        item
-        for item in task.get("input", ())
-        if not any(one.get("code") == "revision" for one in (item.get("type") or {}).get("coding") or ())
-    ] + [_input("revision", "valuePositiveInt", alert.revision)]
+    kept["input"] = [item for item in task.get("input", ()) if not _is_input(item, "revision")] + [
+        _input("revision", "valuePositiveInt", alert.revision)
+    ]
     # inv-1: lastModified is not before authoredOn; a person may have saved later than we judged.
     if not isinstance(old, str) or old < instant(alert.updated_at):
         kept["lastModified"] = instant(alert.updated_at)
@@ -315,8 +364,11 @@ def _noted(task: Resource, alert: Alert) -> Resource:
 def _revised(task: Resource, alert: Alert) -> Resource:
     revised = _noted(task, alert)
     revised["description"] = alert.text
-    if _RANK.index(PRIORITY[alert.level]) > _RANK.index(_known_priority(task)):
-        revised["priority"] = PRIORITY[alert.level]
+    if alert.escalation > _carried(task, "escalation"):  # the same owner, asked again
+        others = [item for item in revised["input"] if not _is_input(item, "escalation")]
+        revised["input"] = [*others, _input("escalation", "valuePositiveInt", alert.escalation)]
+    if _RANK.index(PRIORITY[alert.pressing]) > _RANK.index(_known_priority(task)):
+        revised["priority"] = PRIORITY[alert.pressing]
     code = task.get("code")
     if task.get("status") in _UNANSWERED and isinstance(code, dict):
         revised["code"] = {**code, "text": alert.title}

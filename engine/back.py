@@ -15,12 +15,13 @@ from emitters.mllp import MllpDestination as MllpSink
 from emitters.mllp import MllpSettings
 from emitters.sink import Sink
 from engine import tls
+from engine.answer_poll import AnswerPoll
 from engine.config import Destination, FhirDestination, KafkaDestination, MllpDestination, Settings
 from engine.credential_settings import credentials_of
 from engine.dispatcher import Dispatcher, RetryPolicy
+from engine.duty import escalation_of, routing_of
 from engine.judge import Judge
 from engine.kafka import security
-from engine.notify import Notifier
 from engine.observe import Meters
 from engine.present import Present
 from engine.retention import Retention
@@ -43,10 +44,16 @@ class Back:
         self._meters = meters
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dispatchers: list[Dispatcher] = []
+        self._polls: list[AnswerPoll] = []
         if settings.engine.mode == "deliver":
             self._dispatchers = [
                 Dispatcher(store, _sink_of(item, settings), _policy(item), meters) for item in settings.destination
             ]
+            for item in settings.destination:
+                if isinstance(item, FhirDestination) and item.answers:
+                    server = fhir_server(item, settings)
+                    self._polls.append(AnswerPoll(store, server, meters, every_s=item.answers_every_s))
+        escalation = escalation_of(settings)
         present = present_of(settings)
         notifier = present.notifier
         judge = Judge(present=present, zone=settings.zone)
@@ -62,6 +69,7 @@ class Back:
             retention=Retention(store, settings.retention, meters),
             sites=load_sites(settings.sites.files),
             switch=Switch(store, notifier, meters, on_alerts=self._wake_dispatchers) if self._dispatchers else None,
+            escalation=escalation,
         )
 
         self._watch = Watch(
@@ -71,6 +79,7 @@ class Back:
             settings.watch,
             destinations=self.destinations,
             on_alerts=self._wake_dispatchers,
+            escalation=escalation,
         )
 
     def start(self) -> None:
@@ -78,6 +87,8 @@ class Back:
         self._run("watch", self._watch.run())
         for dispatcher in self._dispatchers:
             self._run(f"dispatcher {dispatcher.name}", dispatcher.run())
+        for poll in self._polls:
+            self._run(f"answers {poll.name}", poll.run())
 
     async def stop(self) -> None:
         """What is in hand goes back: claims to the inbox, deliveries to their retry, under the same ids."""
@@ -109,11 +120,7 @@ class Back:
 
 
 def present_of(settings: Settings) -> Present:
-    notifier = Notifier(
-        language=settings.locale.language,
-        destinations=tuple(item.name for item in settings.destination),
-        observe=settings.engine.mode == "observe",
-    )
+    notifier = escalation_of(settings).notifier
     return Present(
         default_protocol=settings.engine.protocol,
         notifier=notifier,
@@ -127,7 +134,7 @@ def fhir_profile(item: FhirDestination | KafkaDestination, settings: Settings) -
     return FhirProfile(
         engine_id=settings.engine.name,
         engine_version=version("neutroflag"),
-        owner=item.owner,
+        owner=routing_of(settings).reference(item.owner),
         zone=settings.zone,
     )
 

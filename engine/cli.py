@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 rules_app = typer.Typer(no_args_is_help=True, help="The monitoring protocols, as data.")
 patients_app = typer.Typer(no_args_is_help=True, help="The register of patients.")
+alerts_app = typer.Typer(no_args_is_help=True, help="What prescribers are asked, and what became of it.")
 messages_app = typer.Typer(no_args_is_help=True, help="What arrived.")
 dead_app = typer.Typer(no_args_is_help=True, help="Notifications that no destination took.")
 db_app = typer.Typer(no_args_is_help=True, help="The database.")
@@ -31,6 +32,7 @@ audit_app = typer.Typer(no_args_is_help=True, help="Who did what.")
 for name, group in {
     "rules": rules_app,
     "patients": patients_app,
+    "alerts": alerts_app,
     "messages": messages_app,
     "dead-letters": dead_app,
     "db": db_app,
@@ -248,6 +250,28 @@ def patients_unmerge(
     from engine.cli_merge import patients_unmerge_command
 
     raise typer.Exit(patients_unmerge_command(config, key, by, yes, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@alerts_app.command("list")
+def alerts_list(
+    config: Config = None,
+    json: Json = False,
+    state: Annotated[str, typer.Option(help="open, answered or withdrawn.")] = "",
+    level: Annotated[str, typer.Option(help="critical, red, amber or info.")] = "",
+    limit: Annotated[int, typer.Option(help="At most so many; 0: all.")] = 0,
+) -> None:
+    """Alerts, oldest first: who is asked, how often it passed on, by when an answer is awaited."""
+    from engine.cli_alerts import alerts_list_command
+
+    raise typer.Exit(alerts_list_command(config, json, state, level, limit, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@alerts_app.command("show")
+def alerts_show(alert_id: str, config: Config = None, json: Json = False) -> None:
+    """One alert and every step of its way: made, sent, stored, seen, answered, escalated, closed."""
+    from engine.cli_alerts import alerts_show_command
+
+    raise typer.Exit(alerts_show_command(config, alert_id, json, stdout=sys.stdout, stderr=sys.stderr))
 
 
 @messages_app.command("list")

@@ -23,18 +23,22 @@ if TYPE_CHECKING:
 __all__ = [
     "config_check_command",
     "config_show_command",
+    "database_of",
     "db_backup_command",
     "db_upgrade_command",
     "db_verify_command",
     "dead_change_command",
     "dead_list_command",
+    "guarded",
     "health_command",
     "messages_list_command",
     "messages_replay_command",
     "messages_show_command",
+    "no_such",
     "patients_import_command",
     "patients_show_command",
     "patients_timeline_command",
+    "print_rows",
 ]
 
 
@@ -96,6 +100,14 @@ def _rows(rows: Iterable[dict[str, Any]], json: bool, columns: tuple[str, ...], 
         table.add_row(*("" if row.get(name) is None else str(row[name]) for name in columns))
     # What goes into a pipe is not cut to a screen's width.
     Console(file=stdout, soft_wrap=True, width=None if stdout.isatty() else 400).print(table)
+
+
+def no_such(words: str) -> Exception:
+    """To be raised by a guarded command that finds nothing."""
+    return _Stop(FAILURE, words)
+
+
+guarded, database_of, print_rows = _guarded, _database, _rows
 
 
 @_guarded
@@ -386,6 +398,7 @@ def config_check_command(config: Path | None, *, stdout: TextIO, stderr: TextIO)
     settings = _settings(config)
     import asyncio
 
+    from engine.duty import remarks
     from engine.selfcheck import offers, shapes
     from engine.serve import refusals
 
@@ -402,6 +415,8 @@ def config_check_command(config: Path | None, *, stdout: TextIO, stderr: TextIO)
         print(line, file=stdout)
     if not settings.destination:
         print("note: no destination, alerts stay in the database", file=stderr)
+    for remark in remarks(settings):
+        print(f"note: {remark}", file=stderr)
     return OK
 
 

@@ -29,6 +29,7 @@ from sqlalchemy import Connection
 
 from console.port import Decision, RefusedInput, decisions_for, needs_reason
 from engine.enrol import enrol
+from engine.escalation import Escalation
 from engine.present import history_of
 from rules import find_protocol
 from rules.changes import CourseChange, CourseError, Deceased, Started, Transferred, change
@@ -36,7 +37,7 @@ from rules.limits import limits_of
 from rules.model import TreatmentCourse
 from store import Store, inbox, outbox, register
 from store.answers import Overtaken, write
-from store.port import Answer, Audit, PatientRecord, Work
+from store.port import AlertRecord, Answer, Audit, PatientRecord, Work
 from store.values import encode, to_ms
 
 __all__ = ["Clinician"]
@@ -58,8 +59,10 @@ class Clinician:
         zone: ZoneInfo,
         default_protocol: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        escalation: Escalation | None = None,
     ) -> None:
         self._store = store
+        self._escalation = escalation
         self._zone = zone
         self._default_protocol = default_protocol
         self._clock = clock
@@ -88,10 +91,24 @@ class Clinician:
             reason=reason,
             closes=decision is not Decision.NOT_MY_PATIENT,
         )
+        if decision is Decision.NOT_MY_PATIENT and standing.state == "open" and self._escalation is not None:
+            await self._hand_back(standing, given, self._escalation)
+            return
         try:
             await self._store.write(lambda connection: write(connection, given))
         except Overtaken:
             raise RefusedInput("", "changed-meanwhile") from None
+
+    async def _hand_back(self, standing: AlertRecord, given: Answer, escalation: Escalation) -> None:
+        """The next owner is asked in the same commit."""
+        work = Work(at=given.at, answers=[given])
+        work.unanswered.append((given.alert_id, given.revision))
+        if standing.patient_id is not None:
+            for record in await self._store.patients_by_id([standing.patient_id]):
+                work.patients[record.id] = record
+        escalation.handed_back(standing, work, given.at, by=given.by)
+        if await self._store.record(work) is not None:
+            raise RefusedInput("", "changed-meanwhile")
 
     async def change_course(self, patient_id: str, change: CourseChange, *, by: str) -> None:
         """Raises RefusedInput, LookupError, StoreUnavailable. The patient's present state is looked at anew at once."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 import typing
 import warnings
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -20,6 +22,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from emitters.counts import is_reference
 from emitters.fhir_terms import Level
 from engine.credential_settings import CredentialsSection
 from engine.issuer_settings import IssuerSection
@@ -36,6 +39,7 @@ __all__ = [
     "exposed",
     "is_loopback",
     "load",
+    "minutes_of",
     "origins",
 ]
 
@@ -51,7 +55,8 @@ class ConfigError(Exception):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # By alias: ``for`` is a word of Python's, and what one process writes another must read.
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
 
 def _pair(certificate: Path | None, key: Path | None) -> None:
@@ -187,8 +192,32 @@ class ConsoleSection(_Section):
     """Off loopback the session's cookie goes over TLS only; true where browsers come in plaintext all the same."""
 
 
+class ForSection(_Section):
+    """What a destination takes; each key that is given must agree. Without ``for`` it takes everything."""
+
+    sender: tuple[str, ...] | None = None
+    """Of the laboratory's message: MSH-3|MSH-4, or either half."""
+    ward: tuple[str, ...] | None = None
+    """PV1-3.1, or the location of the Encounter."""
+    prescriber: tuple[str, ...] | None = None
+    """OBR-16.1 or ORC-12.1, or the requester of the ServiceRequest."""
+    level: tuple[Literal["critical", "red", "amber", "info"], ...] | None = None
+    recipient: tuple[str, ...] | None = None
+    """Roles of the rota, ``prescriber`` (whoever must answer), ``pharmacist``, ``laboratory``."""
+
+    @field_validator("*")
+    @classmethod
+    def _something(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and not all(item.strip() for item in value):
+            raise ValueError("an empty value agrees with nothing")
+        if value == ():
+            raise ValueError("an empty list agrees with nothing: this destination would never be told")
+        return value
+
+
 class _Destination(_Section):
     name: str = Field(min_length=1)
+    for_: ForSection = Field(default=ForSection(), alias="for")
     timeout_s: float = Field(default=10, gt=0)
     retry_first_s: float = Field(default=1, gt=0)
     retry_longest_s: float = Field(default=300, gt=0)
@@ -202,7 +231,10 @@ class FhirDestination(_Destination):
     url: str
     patient_search: Literal["identifier"] = "identifier"
     owner: str = ""
-    """FHIR reference of the default owner of tasks."""
+    """Default owner of tasks: a FHIR reference, or a role of the rota."""
+    answers: bool = True
+    """Its Tasks are read back, so that what people answer there is an answer here."""
+    answers_every_s: float = Field(default=15, gt=0)
     authorities: dict[str, str] = Field(default_factory=dict)
     """Identifier system by namespace, for authorities that are neither an OID nor a URI."""
     connections: int = Field(default=8, ge=1, le=64)
@@ -329,9 +361,15 @@ class WatchSection(_Section):
     destination_down_s: float = Field(default=600, gt=0)
     """How long a notification may wait for its destination before somebody is told."""
     critical_h: float = Field(default=1, gt=0)
-    """How long an alert of this level may wait for its answer."""
+    """How long an alert of this level may wait for its first owner's answer."""
     red_h: float = Field(default=4, gt=0)
     amber_h: float = Field(default=72, gt=0)
+    critical_again_h: float = Field(default=1, gt=0)
+    """How long it then waits for each later owner's."""
+    red_again_h: float = Field(default=4, gt=0)
+    amber_again_h: float = Field(default=24, gt=0)
+    pending_h: float = Field(default=24, ge=0)
+    """How long a count whose specimen the laboratory has received is not called overdue."""
     silence_floor_h: float = Field(default=3, gt=0)
     """A sender is never called silent sooner: hours in which it usually speaks (docs/clock.md)."""
     silence_factor: float = Field(default=1.5, ge=1)
@@ -340,6 +378,80 @@ class WatchSection(_Section):
     """How long a sender is listened to before its silence is judged."""
     silence_after_messages: int = Field(default=20, ge=2)
     feed: tuple[WatchedFeed, ...] = ()
+
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun", "holiday"]
+
+
+class RotaRole(_Section):
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[^/|]+$")
+    fhir: str = ""
+    """The reference that owns its Tasks (``PractitionerRole/...``); without one the name is said."""
+
+    @field_validator("fhir")
+    @classmethod
+    def _reference(cls, value: str) -> str:
+        if value and not is_reference(value):
+            raise ValueError("not a FHIR reference such as PractitionerRole/17")
+        return value
+
+
+class RotaShift(_Section):
+    role: str
+    days: tuple[Day, ...] = Field(default=typing.get_args(Day), min_length=1)
+    """Days on which it begins; a holiday is ``holiday`` and no other day."""
+    hours: str = "00:00-24:00"
+    """Of the wall clock; ``18:30-08:00`` ends on the next day."""
+
+    @field_validator("hours")
+    @classmethod
+    def _span(cls, value: str) -> str:
+        minutes_of(value)
+        return value
+
+
+class RotaCover(_Section):
+    """``by`` stands in for ``role``, from ``first`` to ``last``."""
+
+    role: str
+    by: str
+    first: date
+    last: date
+
+    @model_validator(mode="after")
+    def _forwards(self) -> Self:
+        if self.last < self.first:
+            raise ValueError("last lies before first: it covers nothing")
+        return self
+
+
+class RotaSection(_Section):
+    """Who is asked, and who next. Shifts in the order in which they are asked; without any there is no rota."""
+
+    calendar: Literal["", "FR"] = ""
+    """The public holidays of France."""
+    holidays: tuple[date, ...] = ()
+    role: tuple[RotaRole, ...] = ()
+    shift: tuple[RotaShift, ...] = ()
+    cover: tuple[RotaCover, ...] = ()
+
+
+class RoutingSection(_Section):
+    owner: str = ""
+    """Who is asked where the register names nobody: a role of the rota or a FHIR reference."""
+    pharmacist: str = ""
+    """Second recipient of a stop and of a dispensing after one: a role or reference; "" = none."""
+    laboratory: str = ""
+    """Recipient of the call-back for a count that could not be read, or was computed and lies near a threshold."""
+
+
+def minutes_of(hours: str) -> tuple[int, int]:
+    """``18:30-08:00`` -> ``(1110, 480)``. Raises ValueError."""
+    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-(?:(24):(00)|([01]\d|2[0-3]):([0-5]\d))", hours)
+    if found is None:
+        raise ValueError(f"hours are written 08:00-18:30, not {hours!r}")
+    parts = [int(part) for part in found.groups() if part is not None]
+    return parts[0] * 60 + parts[1], parts[2] * 60 + parts[3]
 
 
 # The section's name is the contract's; that BaseSettings inherits a method of that name from ABCMeta harms nothing.
@@ -368,6 +480,8 @@ class Settings(BaseSettings):
     destination: tuple[Destination, ...] = ()
     locale: LocaleSection = LocaleSection()
     watch: WatchSection = WatchSection()
+    routing: RoutingSection = RoutingSection()
+    rota: RotaSection = RotaSection()
     sites: SitesSection = SitesSection()
     files: FilesSection = FilesSection()
 
@@ -417,6 +531,8 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Set
         find_selectable(settings.engine.protocol)
     except ProtocolError as error:
         raise ConfigError([f"engine.protocol: {error}"]) from error
+    if "rota" in document and not settings.rota.shift:
+        raise ConfigError(["rota: empty: without a [[rota.shift]] nobody is on duty; leave [rota] out to have no rota"])
     return settings
 
 
@@ -452,7 +568,7 @@ def _unknown(document: dict[str, Any]) -> Iterator[str]:
                 models = tuple(
                     m for m in models if table.get("kind") in typing.get_args(m.model_fields["kind"].annotation)
                 )
-            known = {key for model in models for key in model.model_fields}
+            known = {item.alias or key for model in models for key, item in model.model_fields.items()}
             if isinstance(table, dict) and known:
                 yield from (f"{place}.{key}: unknown key{_nearest(key, known)}" for key in table if key not in known)
 

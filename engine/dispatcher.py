@@ -215,7 +215,12 @@ class Dispatcher:
             alert = decode_alert(waiting.body)
         except msgspec.MsgspecError:
             return DeliveryOutcome(
-                id=waiting.id, state="dead", attempts=waiting.attempts, at=self._clock(), code="unreadable-row"
+                id=waiting.id,
+                state="dead",
+                attempts=waiting.attempts,
+                at=self._clock(),
+                code="unreadable-row",
+                reached=False,
             )
         try:
             answer: Answer = await self._sink.send(alert, waiting.control_id)
@@ -246,7 +251,13 @@ class Dispatcher:
                 # An alert is as old as its outbox row; it is given up by age, so that an outage costs no attempts.
                 if now - alert.updated_at > self._policy.give_up_after:
                     return DeliveryOutcome(
-                        id=waiting.id, state="dead", attempts=attempts, at=now, code="exhausted", words=why
+                        id=waiting.id,
+                        state="dead",
+                        attempts=attempts,
+                        at=now,
+                        code="exhausted",
+                        words=why,
+                        reached=not down,
                     )
                 return DeliveryOutcome(
                     id=waiting.id,
@@ -256,6 +267,7 @@ class Dispatcher:
                     next_at=now + timedelta(seconds=wait_s),
                     code="retry",
                     words=why,
+                    reached=not down,
                 )
 
     def _mark_down(self) -> None:

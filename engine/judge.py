@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from engine.dispensing import after_stop
 from engine.enrol import apply
 from engine.identity import Ambiguous, Known, Patients, Unknown, usable
 from engine.merge import MERGED, merge
@@ -56,6 +57,8 @@ class Judge:
         """Adds to ``work`` everything that one message changes, its disposition included."""
         turn = Turn(work, now, claim)
         for fact in reading.register:
+            if reading.production and after_stop(fact, patients, self.present.notifier, turn, self.zone):
+                continue
             entry = _ENTRY.search(fact.where)
             assigned = f"Patient/{assigned_id(claim.message_id, int(entry[1]) if entry else None)}"
             apply(fact, patients, work, now=now, source=f"{claim.channel} {turn.source}".strip(), assigned=assigned)
@@ -332,6 +335,8 @@ def _disposition(reading: Reading, ends: Counter[Disposition]) -> tuple[Disposit
             if not reading.production:
                 codes.append("test-message")
             return disposition, ",".join(codes)
+    if reading.replies:
+        return Disposition.NOT_RELEVANT, "answer"
     if reading.register:
         return Disposition.NOT_RELEVANT, "register"
     return Disposition.NOT_RELEVANT, ""

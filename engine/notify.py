@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from engine.identity import published
+from engine.routing import Routing, copies_of
 from rules import AlertDraft, alert_id, alerts_for, review_alert
+from rules.asking import DISPENSED, copy_words, dispensed_alert
 from rules.model import (
     Alert,
     AlertFamily,
@@ -29,20 +31,30 @@ from rules.model import (
     Trust,
 )
 from rules.withdrawal import ANSWERED_WITHDRAWN, acted_on, moved, withdrawal
-from store.port import AlertRecord, Delivery, PatientRecord, Work
+from store.port import AlertRecord, Delivery, PatientRecord, Step, Work
 from store.values import new_id
 
-__all__ = ["Notifier"]
+__all__ = ["PATIENCE", "Notifier"]
+
+_HOUR = timedelta(hours=1)
+PATIENCE: Mapping[AlertLevel, timedelta] = {
+    AlertLevel.CRITICAL: _HOUR,
+    AlertLevel.RED: 4 * _HOUR,
+    AlertLevel.AMBER: 72 * _HOUR,
+}
+"""How long an alert of this level may wait for its answer; a level that is not in it waits for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notifier:
-    """``destinations``: names of those that get every notification, or would get it in observe mode."""
+    """``destinations``: all of them; ``routing`` says which get what, without it each gets everything."""
 
     language: str
     destinations: tuple[str, ...]
     observe: bool = False
     """Notifications are kept as observed and never sent."""
+    routing: Routing | None = None
+    patience: Mapping[AlertLevel, timedelta] = field(default_factory=lambda: PATIENCE)
 
     def raise_for(
         self,
@@ -73,6 +85,7 @@ class Notifier:
         # Only a person closes an alert, and what is worse than what the person answered opens it again.
         quiet = answered and standing is not None and not _worse(standing.alert, verdict, result, draft)
         anew = reopened or (answered and not quiet)
+        asks = anew or standing is None or _worse(standing.alert, verdict, result, draft)
         alert = Alert(
             id=draft.id,
             revision=standing.alert.revision + 1 if standing else 1,
@@ -88,7 +101,14 @@ class Notifier:
             result=result,
             source=source,
             language=self.language,
+            told=standing.alert.told if standing else (),
         )
+        if standing is not None and not asks:
+            alert = _still_asked(alert, standing.alert)
+        else:
+            # What is worse is asked anew, and never later than what it replaces would have been asked again.
+            open_until = standing.alert.answer_by if standing is not None and not anew else None
+            alert = self.asked(alert, now, by=open_until)
         opened_by = key if reopened or standing is None else standing.result_key
         entry = AlertRecord(
             alert=alert,
@@ -136,9 +156,47 @@ class Notifier:
             source=source,
             language=self.language,
         )
+        alert = self.asked(alert, now)
         entry = AlertRecord(alert=alert, patient_id=record.id if record else None, state="open", result_key=key)
         if record is not None:
             record.alerts[alert.id] = entry
+        self.send(entry, work)
+
+    def dispensed(
+        self,
+        record: PatientRecord,
+        *,
+        on: str,
+        stop: str,
+        key: str,
+        for_ever: bool,
+        source: str,
+        now: datetime,
+        work: Work,
+    ) -> None:
+        """Clozapine was handed over although a stop is on record. Told again by the pharmacy, it is the same alert."""
+        draft = dispensed_alert(record.id, on=on, stop=stop, key=key, for_ever=for_ever, language=self.language)
+        if draft.id in record.alerts or record.course.state is CourseState.DECEASED:
+            return
+        alert = Alert(
+            id=draft.id,
+            revision=1,
+            kind=AlertKind.RAISED,
+            family=draft.family,
+            level=draft.level,
+            title=draft.title,
+            text=draft.text,
+            subject=_subject(record),
+            raised_at=now,
+            updated_at=now,
+            reason=DISPENSED,
+            source=source,
+            language=self.language,
+        )
+        entry = AlertRecord(
+            alert=self.asked(alert, now), patient_id=record.id, state="open", result_key=f"{DISPENSED}|{key}"
+        )
+        record.alerts[draft.id] = entry
         self.send(entry, work)
 
     def withdraw(
@@ -163,6 +221,7 @@ class Notifier:
                 continue
             wrong = replaced_by.status is ResultStatus.ENTERED_IN_ERROR
             title, text = withdrawal(before, replaced_by, language=self.language)
+            review = _to_be_reviewed(record, standing)
             alert = dataclasses.replace(
                 before,
                 revision=before.revision + 1,
@@ -173,13 +232,14 @@ class Notifier:
                 # The judged count stays beside its replacement's status, so that the reader knows what is taken back.
                 result=replaced_by if replaced_by.anc is not None else before.result,
                 reason="entered-in-error" if wrong else "corrected",
-                subject=_subject(record),
+                subject=dataclasses.replace(_subject(record), owner=before.subject.owner),
+                followed_by=review,
             )
             entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
             record.alerts[alert.id] = entry
             self.send(entry, work)
-            if standing.state == "answered" and before.level.rank > AlertLevel.INFO.rank:
-                self._acted_on(record, before, now, work)
+            if review:
+                self._acted_on(record, before, review, now, work, answered=standing.state == "answered")
 
     def take_back(self, record: PatientRecord, standing: AlertRecord, *, now: datetime, work: Work) -> None:
         """An open alert that goes on under another patient's record (a merge, or its undoing)."""
@@ -199,10 +259,11 @@ class Notifier:
         record.alerts[alert.id] = entry
         self.send(entry, work)
 
-    def _acted_on(self, record: PatientRecord, before: Alert, now: datetime, work: Work) -> None:
-        """Somebody answered what is now taken back, and may have acted on it: that is for a person to look at again."""
-        title, text = acted_on(before, language=self.language)
-        number = alert_id(record.id, AlertFamily.REVIEW, f"{before.id}|{before.revision}|withdrawn")
+    def _acted_on(
+        self, record: PatientRecord, before: Alert, number: str, now: datetime, work: Work, *, answered: bool
+    ) -> None:
+        """Somebody may have acted on what is now taken back: that is for a person to look at again."""
+        title, text = acted_on(before, language=self.language, answered=answered)
         alert = dataclasses.replace(
             before,
             id=number,
@@ -218,7 +279,13 @@ class Notifier:
             assessment=None,
             result=None,
             reason=ANSWERED_WITHDRAWN,
+            question=1,
+            escalation=0,
+            urgency=AlertLevel.NONE,
+            answer_by=None,
         )
+        # Put to whoever was asked last: that is the person who may have acted.
+        alert = self.asked(alert, now, owner=before.asked[-1] if before.asked else "")
         entry = AlertRecord(alert=alert, patient_id=record.id, state="open", result_key=f"answered|{before.id}")
         record.alerts[number] = entry
         self.send(entry, work)
@@ -236,28 +303,124 @@ class Notifier:
             else (AlertKind.UPDATED if told else AlertKind.RAISED),
             updated_at=now,
         )
+        if standing.state == "open" and alert.answer_by is None:
+            alert = self.asked(alert, now)
         entry = dataclasses.replace(standing, alert=alert)
         self.send(entry, work)
         return entry
 
+    def asked(self, alert: Alert, now: datetime, *, by: datetime | None = None, owner: str = "") -> Alert:
+        """The alert as it is put to its first owner now, to be answered within its level's time, and ``by`` at the latest.
+
+        ``owner``: a role to ask rather than the default one.
+        """
+        patience = self.patience.get(alert.level)
+        until = now + patience if patience is not None and not self.observe else None
+        if until is not None and by is not None:
+            until = min(until, by)
+        first = owner or alert.subject.owner
+        if self.routing is not None:
+            first = self.routing.first_owner(first, now)
+        return dataclasses.replace(
+            self.put_to(alert, first),
+            question=alert.revision,
+            answer_by=until,
+            escalation=0,
+            urgency=AlertLevel.NONE,
+            asked=(first,) if first else (),
+        )
+
+    def put_to(self, alert: Alert, owner: str) -> Alert:
+        """``owner``: a role, or a reference that the register names."""
+        reference = self.routing.reference(owner) if self.routing is not None else owner
+        return dataclasses.replace(alert, subject=dataclasses.replace(alert.subject, owner=reference))
+
     def send(self, entry: AlertRecord, work: Work, *, but: str = "") -> None:
-        """Files the alert as it now stands, with a notification for each destination ``but`` one."""
+        """Files the alert as it now stands, with a notification for each destination that gets it, ``but`` one."""
+        alert = entry.alert
+        names = self._takers(alert)
+        told = tuple(dict.fromkeys((*alert.told, *names)))
+        if told != alert.told:
+            alert = entry.alert = dataclasses.replace(alert, told=told)
         work.alerts.append(entry)
+        asked = alert.asked[-1] if alert.asked else ""
+        work.steps.append(_step(entry, "withdrawn" if alert.kind is AlertKind.WITHDRAWN else "made", who=asked))
         # Before any destination is set up, what would have been sent is kept all the same: it goes to "".
-        for name in self.destinations or (("",) if self.observe else ()):
+        for name in names or (("",) if self.observe else ()):
             if but and name == but:
                 continue
-            work.deliveries.append(
-                Delivery(
-                    id=new_id(),
-                    destination=name,
-                    # 20 characters, as MSH-10 allows (HL7 v2.5: ST 20); drawn once, so that a retry carries the same.
-                    control_id=secrets.token_hex(10),
-                    alert=entry.alert,
-                    patient_id=entry.patient_id,
-                    state="observed" if self.observe else "waiting",
-                )
-            )
+            work.deliveries.append(self._delivery(name, alert, entry.patient_id))
+        for recipient, role in self.routing.roles.items() if self.routing is not None else ():
+            if recipient in copies_of(alert):
+                self._copy(entry, recipient, role, work, but=but)
+
+    def _takers(self, alert: Alert) -> tuple[str, ...]:
+        return self.routing.destinations(alert) if self.routing is not None else self.destinations
+
+    def _copy(self, entry: AlertRecord, recipient: str, role: str, work: Work, *, but: str) -> None:
+        """For a second recipient: no answer of theirs is awaited, and none ends the alert."""
+        title, text = copy_words(entry.alert, recipient)
+        alert = dataclasses.replace(
+            self.put_to(entry.alert, role),
+            title=title,
+            text=text,
+            recipient=recipient,
+            answer_by=None,
+            asked=(role,),
+            told=(),
+            followed_by="",
+        )
+        for name in self._takers(alert):
+            if name != but:
+                work.deliveries.append(self._delivery(name, alert, entry.patient_id))
+
+    def _delivery(self, name: str, alert: Alert, patient_id: str | None) -> Delivery:
+        return Delivery(
+            id=new_id(),
+            destination=name,
+            # 20 characters, as MSH-10 allows (HL7 v2.5: ST 20); drawn once, so that a retry carries the same.
+            control_id=secrets.token_hex(10),
+            alert=alert,
+            patient_id=patient_id,
+            state="observed" if self.observe else "waiting",
+        )
+
+
+def _step(entry: AlertRecord, state: str, *, who: str = "", evidence: str = "") -> Step:
+    alert = entry.alert
+    return Step(
+        alert_id=alert.id,
+        revision=alert.revision,
+        patient_id=entry.patient_id,
+        at=alert.updated_at,
+        state=state,
+        who=who,
+        evidence=evidence or alert.level.value,
+    )
+
+
+def _still_asked(alert: Alert, before: Alert) -> Alert:
+    """Nothing worse was said: who is asked, how urgently and by when stays as it was."""
+    return dataclasses.replace(
+        alert,
+        question=before.question,
+        answer_by=before.answer_by,
+        escalation=before.escalation,
+        urgency=before.urgency,
+        asked=before.asked,
+        subject=dataclasses.replace(alert.subject, owner=before.subject.owner),
+    )
+
+
+def _to_be_reviewed(record: PatientRecord, standing: AlertRecord) -> str:
+    """The id of the alert that puts the decision to a person again, where somebody may have acted: on any stop (that nobody
+    has answered does not say that nobody has read it), on anything else that was answered or taken up. "" where not."""
+    before = standing.alert
+    if before.level.rank <= AlertLevel.INFO.rank:
+        return ""
+    if before.family is not AlertFamily.STOP and standing.state != "answered" and not standing.seen:
+        return ""
+    return alert_id(record.id, AlertFamily.REVIEW, f"{before.id}|{before.revision}|withdrawn")
 
 
 def _would_hide_a_stop(standing: AlertRecord, verdict: Assessment, draft: AlertDraft) -> bool:

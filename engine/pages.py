@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from console import Console, router
 from engine.clinician import Clinician
 from engine.config import Settings
+from engine.duty import escalation_of
 from rules import find_protocol
 from store import Store, database
 
@@ -33,7 +34,12 @@ class Pages:
         loopback = _loopback(settings.http.host)
         self.console = Console(
             reader=self._reader,
-            actions=Clinician(store, zone=settings.zone, default_protocol=settings.engine.protocol),
+            actions=Clinician(
+                store,
+                zone=settings.zone,
+                default_protocol=settings.engine.protocol,
+                escalation=escalation_of(settings),
+            ),
             state=state,
             language=settings.locale.language,
             zone=settings.zone,

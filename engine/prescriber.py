@@ -47,6 +47,7 @@ _TYPES = (
     "ServiceRequest",
     "Task",
 )
+_OURS = "https://neutroflag.org/fhir/CodeSystem"
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -78,11 +79,22 @@ class FhirMemory:
         return found
 
     def search(self, kind: str, parameters: str) -> list[Resource]:
-        """By ``identifier`` only; several tokens separated by commas are alternatives."""
-        wanted = {token for name, value in parse_qsl(parameters) if name == "identifier" for token in value.split(",")}
-        if not wanted:
+        """By ``identifier`` or ``group-identifier`` (several tokens separated by commas are alternatives, ``system|`` any
+        value of a system), since ``_lastUpdated=ge...``, in order of ``_sort=_lastUpdated``."""
+        asked = parse_qsl(parameters)
+        if not any(name in ("identifier", "group-identifier") for name, _ in asked):
             raise Conflict(400, "not-supported")
-        return [one for one in self._of(kind).values() if wanted & _tokens(one)]
+        found = list(self._of(kind).values())
+        for name, value in asked:
+            if name in ("identifier", "group-identifier"):
+                wanted = set(value.split(","))
+                found = [one for one in found if wanted & _tokens(one, name)]
+            elif name == "_lastUpdated" and value.startswith("ge"):
+                since = datetime.fromisoformat(value[2:])
+                found = [one for one in found if datetime.fromisoformat(one["meta"]["lastUpdated"]) >= since]
+            elif name == "_sort" and value == "_lastUpdated":
+                found = sorted(found, key=lambda one: str(one["meta"]["lastUpdated"]))
+        return found
 
     def put(self, kind: str, id_: str, resource: Resource, if_match: str = "") -> tuple[int, Resource]:
         held = self._of(kind).get(id_)
@@ -182,9 +194,10 @@ def etag(resource: Resource) -> str:
     return f'W/"{resource["meta"]["versionId"]}"'
 
 
-def _tokens(resource: Resource) -> set[str]:
-    rows = resource.get("identifier", [])
-    return {token for one in rows for token in (f"{one.get('system', '')}|{one.get('value')}", str(one.get("value")))}
+def _tokens(resource: Resource, name: str = "identifier") -> set[str]:
+    rows = resource.get("identifier", []) if name == "identifier" else [resource.get("groupIdentifier", {})]
+    tokens = {token for one in rows for token in (f"{one.get('system', '')}|{one.get('value')}", str(one.get("value")))}
+    return tokens | {f"{one.get('system', '')}|" for one in rows}
 
 
 def _pointing(value: Any, places: dict[str, str]) -> Any:
@@ -287,12 +300,16 @@ class Prescriber:
         """HL7 v2 messages by MSH-10, each once."""
         return dict(self._messages)
 
-    def answer(self, task_id: str, status: str, by: str) -> Resource:
-        """A person sets the Task's status, as the system's own screens would."""
+    def answer(self, task_id: str, status: str, by: str, *, decision: str = "", reason: str = "") -> Resource:
+        """A person sets the Task's status, and says what was decided, as the system's own screens would."""
         task = copy.deepcopy(self.fhir.read("Task", task_id))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         task |= {"status": status, "lastModified": now}
-        task["note"] = [*task.get("note", []), {"authorString": by, "time": now, "text": status}]
+        task["note"] = [*task.get("note", []), {"authorString": by, "time": now, "text": reason or status}]
+        if decision:
+            code = {"coding": [{"system": f"{_OURS}/anc-decision", "code": decision}]}
+            kind = {"coding": [{"system": f"{_OURS}/anc-task-io", "code": "decision"}]}
+            task["output"] = [*task.get("output", []), {"type": kind, "valueCodeableConcept": code}]
         return copy.deepcopy(self.fhir._store("Task", task_id, task))
 
     async def __aenter__(self) -> Self:
@@ -403,10 +420,20 @@ class Prescriber:
     async def _type(self, request: Request) -> Response:
         kind, parameters = request.path_params["kind"], request.url.query
         if request.method == "GET":
-            return _json(_searchset(self.fhir.search(kind, parameters)))
+            return _json(self._page(request, self.fhir.search(kind, parameters)))
         if request.method == "PUT":
             return _stored(*self.fhir.put_where(kind, parameters, await _body(request)))
         return _stored(*self.fhir.post(kind, await _body(request), request.headers.get("if-none-exist", "")))
+
+    def _page(self, request: Request, found: list[Resource]) -> Resource:
+        """``_count`` at a time, with a link to the rest."""
+        count, start = (int(request.query_params.get(name, 0)) for name in ("_count", "_offset"))
+        page = _searchset(found[start : start + count] if count else found)
+        page["total"] = len(found)
+        if count and start + count < len(found):
+            rest = request.url.include_query_params(_offset=start + count)
+            page["link"] = [{"relation": "next", "url": str(rest)}]
+        return page
 
     async def _instance(self, request: Request) -> Response:
         kind, id_ = request.path_params["kind"], request.path_params["id_"]

@@ -34,6 +34,10 @@ class Turn:
         """Sender and control id, for a person who must look the message up."""
         return " ".join(part for part in (self.claim.sender, self.claim.control_id) if part) if self.claim else ""
 
+    @property
+    def sender(self) -> str:
+        return self.claim.sender if self.claim else ""
+
     def day(self, zone: ZoneInfo) -> date:
         return self.now.astimezone(zone).date()
 

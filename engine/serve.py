@@ -38,13 +38,14 @@ def serve_command(config: Path | None, *, stderr: TextIO) -> int:
 
 def refusals(settings: Settings) -> tuple[list[str], list[str]]:
     """(what stops the engine before it starts, what somebody should see to): exposure, certificates, secrets."""
+    from engine.duty import faults
     from engine.keys import credential_problems
     from engine.sites import load_sites
     from engine.tls import inspect
     from engine.tokens import access_of
 
     found = inspect(settings)
-    problems = [*exposed(settings), *found.problems, *credential_problems(settings)]
+    problems = [*exposed(settings), *faults(settings), *found.problems, *credential_problems(settings)]
     try:
         access_of(settings)
     except ConfigError as error:

@@ -16,6 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from engine.config import WatchSection
+from engine.escalation import Escalation
 from engine.notify import Notifier
 from engine.observe import Meters
 from engine.present import Present, Turn
@@ -28,7 +29,6 @@ from rules.silence import (
     FEED_SILENT,
     system_alert,
     system_ended_words,
-    unanswered_words,
 )
 from store import Store, StoreUnavailable, feeds, findings
 from store.port import CLOCK, AlertRecord, EndedFinding, FeedRecord, Finding, Looked, Work
@@ -37,6 +37,7 @@ from store.values import from_ms, new_id, to_ms
 
 __all__ = ["DESTINATION", "FEED", "UNANSWERED", "Watch"]
 
+ANSWERS = "answers"
 FEED = "feed"
 DESTINATION = "destination"
 UNANSWERED = "unanswered"
@@ -65,11 +66,13 @@ class Watch:
         destinations: Callable[[], Mapping[str, str]],
         on_alerts: Callable[[], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        escalation: Escalation | None = None,
     ) -> None:
         self._store = store
         self._present = present
         self._notifier: Notifier = present.notifier
         self._zone: ZoneInfo = present.zone
+        self._escalation = escalation or Escalation(notifier=present.notifier, zone=present.zone)
         self._meters = meters
         self._settings = settings
         self._destinations = destinations
@@ -160,53 +163,47 @@ class Watch:
             await self._record([Work(at=now, ended=ends)])
         if self._notifier.observe:
             return  # nobody was told, so that nobody owes an answer
-        for level, hours in (
-            ("critical", self._settings.critical_h),
-            ("red", self._settings.red_h),
-            ("amber", self._settings.amber_h),
-        ):
-            await self._unanswered(level, hours, now)
-
-    async def _unanswered(self, level: str, hours: float, now: datetime) -> None:
-        latest, after = to_ms(now - timedelta(hours=hours)), (0, "")
+        after = (0, "")
         while True:
             page = await self._store.read(
-                lambda connection, seen=after: findings.unanswered(connection, level, latest, seen, _ALERTS)  # type: ignore[misc]
+                lambda connection, seen=after: findings.unanswered(connection, to_ms(now), seen, _ALERTS)  # type: ignore[misc]
             )
             if not page:
                 return
             after = (page[-1][2], page[-1][0])
-            pieces = [await self._remind(alert_id, patient_id, hours, now) for alert_id, patient_id, _ in page]
-            await self._record([piece for piece in pieces if piece is not None])
+            # One piece a patient: two alerts of one patient are passed on together, or both with the next sweep.
+            pieces: dict[str, Work] = {}
+            for alert_id, patient_id, _ in page:
+                piece = pieces.setdefault(patient_id or alert_id, Work(at=now))
+                await self._pass_on(alert_id, patient_id, piece, now)
+            await self._record([piece for piece in pieces.values() if piece.alerts])
             await asyncio.sleep(_PAUSE_S)
 
-    async def _remind(self, alert_id: str, patient_id: str | None, hours: float, now: datetime) -> Work | None:
-        work = Work(at=now)
+    async def _pass_on(self, alert_id: str, patient_id: str | None, work: Work, now: datetime) -> None:
         if patient_id is None:
             standing = await self._store.read(lambda connection: alert_by_id(connection, alert_id))
         else:
-            records = await self._store.patients_by_id([patient_id])
+            record = work.patients.get(patient_id)
+            if record is None:
+                found = await self._store.patients_by_id([patient_id])
+                if not found:
+                    return
+                record = found[0]
             # Death silences (clinical.md B-30).
-            if not records or records[0].course.state is CourseState.DECEASED:
-                return None
-            standing = records[0].alerts.get(alert_id)
+            if record.course.state is CourseState.DECEASED:
+                return
+            standing = record.alerts.get(alert_id)
             # The patient's next judgement must know of this revision.
-            work.patients[patient_id] = records[0]
+            work.patients[patient_id] = record
         if standing is None or standing.state != "open":
-            return None
+            return
         before = standing.alert
-        since = before.raised_at.astimezone(self._zone)
-        title, text = unanswered_words(
-            before.title, before.text, since=since, hours=f"{hours:g}", language=before.language
-        )
-        alert = dataclasses.replace(
-            before, revision=before.revision + 1, kind=AlertKind.UPDATED, title=title, text=text, updated_at=now
-        )
-        entry = dataclasses.replace(standing, alert=alert)
+        passed = self._escalation.unanswered(standing, work, now, but=await self._not_to(before))
         if patient_id is not None:
-            work.patients[patient_id].alerts[alert_id] = entry
+            work.patients[patient_id].alerts[alert_id] = passed
         work.unanswered.append((alert_id, before.revision))
-        self._notifier.send(entry, work, but=await self._not_to(before))
+        if before.escalation and await self._store.read(lambda c: findings.is_open(c, UNANSWERED, alert_id)):
+            return
         work.begun.append(
             Finding(
                 id=new_id(),
@@ -215,10 +212,9 @@ class Watch:
                 patient_id=patient_id,
                 alert_id=alert_id,
                 began_at=now,
-                body={"level": before.level.value, "since": before.raised_at.isoformat(), "allowed_h": hours},
+                body={"level": before.level.value, "since": before.raised_at.isoformat()},
             )
         )
-        return work
 
     async def _not_to(self, alert: Alert) -> str:
         """The destination that an alert is about: it is not told of itself."""
@@ -271,7 +267,7 @@ class Watch:
     ) -> list[FeedRecord]:
         heard: dict[tuple[str, str], list[datetime]] = {}
         for _, received_at, channel, sender, replay_of in rows:
-            if replay_of is None:  # a replay is our own doing
+            if replay_of is None and channel != ANSWERS:  # a replay is our own doing, and so is reading answers back
                 heard.setdefault((channel, sender), []).append(from_ms(received_at))
         for (channel, sender), moments in heard.items():
             feed = known.setdefault(
@@ -379,6 +375,7 @@ class Watch:
             reason=reason,
             language=self._notifier.language,
         )
+        alert = self._notifier.asked(alert, now)
         self._notifier.send(AlertRecord(alert=alert, patient_id=None, result_key=CLOCK), work, but=but)
         work.begun.append(
             Finding(
@@ -449,7 +446,7 @@ def _merged(pieces: Sequence[Work]) -> Work:
     whole = Work(at=pieces[0].at)
     for piece in pieces:
         whole.patients |= piece.patients
-        for name in ("assessments", "alerts", "deliveries", "begun", "ended", "looked", "unanswered", "feeds"):
+        for name in ("assessments", "alerts", "deliveries", "begun", "ended", "looked", "unanswered", "feeds", "steps"):
             getattr(whole, name).extend(getattr(piece, name))
         whole.marks |= piece.marks
     return whole

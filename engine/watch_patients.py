@@ -61,8 +61,9 @@ class PatientWatch:
         active = record.course.state is CourseState.ACTIVE
         for finding in (item for item in standing if item["kind"] != "unanswered"):
             if missing is not None and finding["kind"] == missing[0] and _same(finding, missing[1]):
-                if active:
-                    self._say(record, missing[1], now, work)  # news only, such as a higher level
+                # News only, such as a higher level; a ban is named by the day, and the alert that stands says it.
+                if active and not (finding["kind"] == REEXPOSED and _said_of_the_ban(record)):
+                    self._say(record, missing[1], now, work)
                 missing = None
             elif finding["kind"] not in kept:
                 self._end(record, finding, history, now, work)

@@ -15,10 +15,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
 from zoneinfo import ZoneInfo
 
+from engine.escalation import Escalation
 from engine.identity import Patients
 from engine.judge import Judge
 from engine.observe import Meters
 from engine.present import Turn
+from engine.replies import Known, Replies, find
 from engine.retention import Retention
 from engine.switch import Switch
 from ingest.reading import PatientFact, Problem, Reading, Site, read_message
@@ -56,6 +58,7 @@ class Worker:
         switch: Switch | None = None,
         retention: Retention | None = None,
         sites: Mapping[str, Site] | None = None,
+        escalation: Escalation | None = None,
     ) -> None:
         self._store = store
         self._judge = judge
@@ -68,6 +71,8 @@ class Worker:
         self._switch = switch
         self._retention = retention
         self._sites = sites or {}
+        notifier = judge.present.notifier
+        self._replies = Replies(escalation or Escalation(notifier=notifier, zone=zone))
         self._purged_at: datetime | None = None
 
     async def run(self) -> None:
@@ -145,17 +150,26 @@ class Worker:
             readings.append(self._read(claim))
             self._meters.stage("read", time.perf_counter() - started)
         pairs = list(zip(claims, readings, strict=True))
+        if len(pairs) > 1 and any(reading.replies for reading in readings):
+            # Answers are few, and each stands on what the one before it has left.
+            for claim in claims:
+                await self._judge_and_record([claim])
+            return
         while pairs:
             wanted = {item for _, reading in pairs for item in _identifiers(reading)}
             patients = Patients()
             for record in await self._store.patients(wanted):
                 patients.add(record)
+            replied = await self._replied(pairs, patients)
             work = Work()
             for claim, reading in pairs:
                 started = time.perf_counter()
                 self._judge.message(claim, reading, patients, work, self._clock())
                 self._meters.stage("judge", time.perf_counter() - started)
                 await asyncio.sleep(0)
+                for known in replied:
+                    of_whom = patients.by_id.get(known.entry.patient_id or "")
+                    self._replies.take(known, of_whom, Turn(work, self._clock(), claim))
             work.identifiers = [(number, item) for number, item in patients.fresh]
             _keep_whole(work, patients)
             started = time.perf_counter()
@@ -168,6 +182,17 @@ class Worker:
                 # Another process has judged them: not ours any more.
                 self._store.release(stale.message_ids)
                 pairs = [pair for pair in pairs if pair[0].message_id not in stale.message_ids]
+
+    async def _replied(self, pairs: Sequence[tuple[Claim, Reading]], patients: Patients) -> list[Known]:
+        """What people did with alerts of ours, where a message tells it; with their patients' records."""
+        replies = [reply for _, reading in pairs if reading.production for reply in reading.replies]
+        if not replies:
+            return []
+        found = await self._store.read(lambda connection: find(connection, replies))
+        absent = {item.entry.patient_id for item in found if item.entry.patient_id} - patients.by_id.keys()
+        for record in await self._store.patients_by_id(sorted(filter(None, absent))):
+            patients.add(record)
+        return found
 
     def _read(self, claim: Claim) -> Reading:
         form = cast('Literal["hl7v2", "fhir"]', claim.format)

@@ -79,9 +79,10 @@ def fhir(
 def is_acknowledgement(raw: bytes, header: er7.Header | None) -> bool:
     """An MSA segment: the message answers something, and is not answered (HL7 v2.5.1, 2.9.2).
 
-    Results and admissions are never answers, whatever strays into them: their senders wait for one.
+    Results and admissions are never answers, whatever strays into them, and a read receipt (ZAM) is a message of its own:
+    their senders wait for one.
     """
-    if header is not None and header.message_code in ("ORU", "OUL", "ADT"):
+    if header is not None and header.message_code in ("ORU", "OUL", "ADT", "ZAM"):
         return False
     return b"MSA" in raw and _MSA.search(raw) is not None
 

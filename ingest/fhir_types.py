@@ -34,6 +34,6 @@ ValueSet VerificationResult VisionPrescription
 TAKEN = frozenset(
     """
 Bundle Condition DiagnosticReport DocumentReference MedicationAdministration MedicationDispense MedicationRequest
-MedicationStatement Observation Parameters Patient
+MedicationStatement Observation Parameters Patient Task
 """.split()
 )

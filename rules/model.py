@@ -119,6 +119,10 @@ class OrderReference:
 
     placer: str = ""
     filler: str = ""
+    ward: str = ""
+    """PV1-3.1 (FHIR: the Encounter's location), for routing; "" where the message does not say it."""
+    prescriber: str = ""
+    """OBR-16.1 or ORC-12.1 (FHIR: ServiceRequest.requester), for routing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,3 +398,27 @@ class Alert:
     """The laboratory's message: sender and control id (MSH-4, MSH-10), for a person who must look it up."""
     language: str = "fr"
     production: bool = True
+    question: int = 1
+    """The revision that an answer must have seen: what was told since then (a reminder, a new owner, a milder count) asks
+    nothing new."""
+    answer_by: datetime | None = None
+    """When the next owner is asked, if nobody has answered; None: no answer is awaited."""
+    escalation: int = 0
+    """How often the question has passed to another owner: unanswered in time, or handed back."""
+    urgency: AlertLevel = AlertLevel.NONE
+    """How urgently it is asked for, where that has risen above ``level`` for want of an answer."""
+    asked: tuple[str, ...] = ()
+    """The owners (role names) that were asked this question, the present one last."""
+    recipient: str = ""
+    """"" = who must answer; else the second one whom this copy is for (``pharmacist``, ``laboratory``)."""
+    told: tuple[str, ...] = ()
+    """Destinations that were told of it: they are told of what becomes of it, too."""
+    followed_by: str = ""
+    """Of a withdrawal: the alert by which the decision that it called for is put to a person again."""
+
+    @property
+    def pressing(self) -> AlertLevel:
+        """The higher of ``level`` and ``urgency``."""
+        if self.urgency is AlertLevel.NONE or self.urgency.rank <= self.level.rank:
+            return self.level
+        return self.urgency

@@ -1,5 +1,5 @@
-"""When a missing count must be looked for, and the words of what the clock says: of a reminder that ends, of an alert that
-nobody answers, of a sender or a destination that has gone quiet.
+"""When a missing count must be looked for, and the words of what the clock says: of a reminder that ends, of a sender or a
+destination that has gone quiet.
 
 Pure: a day on which to look is a hint for the clock, never a verdict; the verdict on a missing count is ``assess``.
 """
@@ -23,7 +23,6 @@ __all__ = [
     "next_look",
     "system_alert",
     "system_ended_words",
-    "unanswered_words",
 ]
 
 AT_ONCE = date.min
@@ -109,20 +108,6 @@ _NOT_EXPECTED = {
 def ended_words(title: str, *, arrived: bool, language: str) -> tuple[str, str]:
     """Title and text for the end of a reminder that was called ``title``."""
     return _ENDED_TITLE[language].format(title=title), (_ARRIVED if arrived else _NOT_EXPECTED)[language]
-
-
-_UNANSWERED_TITLE = {"fr": "SANS RÉPONSE depuis le {since} : {title}", "en": "UNANSWERED since {since}: {title}"}
-_UNANSWERED = {
-    "fr": "Cette alerte attend une réponse depuis le {since}. Le délai prévu pour ce niveau ({hours} h) est passé.",
-    "en": "This alert has been waiting for an answer since {since}. The time allowed for its level ({hours} h) has passed.",
-}
-
-
-def unanswered_words(title: str, text: str, *, since: datetime, hours: str, language: str) -> tuple[str, str]:
-    """Title and text of an alert that nobody answered in time. ``since``: local time; ``hours``: the time allowed."""
-    moment = _moment(since, language)
-    first = _UNANSWERED[language].format(since=moment, hours=hours)
-    return _UNANSWERED_TITLE[language].format(since=moment, title=title), f"{first}\n{text}"
 
 
 _SYSTEM_TITLE = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rules.asking import bare_words
 from rules.explain import plain
 from rules.model import Alert, LabResult, ResultStatus
 from rules.wording import WORDS
@@ -69,9 +70,27 @@ def moved(before: Alert, *, language: str) -> tuple[str, str]:
     return _TITLE[language].format(title=before.title), f"{_MOVED[language]}\n{_NEVER_ALONE[language]}"
 
 
-def acted_on(before: Alert, *, language: str) -> tuple[str, str]:
-    """Title and text of the task that is left when an answered alert is taken back."""
-    return _ACTED_TITLE[language].format(title=before.title), f"{_ACTED[language]}\n{_NEVER_ALONE[language]}"
+_UNSURE_TITLE = {
+    "fr": "ALERTE RETIRÉE, décision à revoir si elle a été prise : {title}",
+    "en": "ALERT WITHDRAWN, decision to be reviewed if one was taken: {title}",
+}
+_UNSURE = {
+    "fr": (
+        "Le laboratoire est revenu sur le résultat sur lequel reposait cette alerte, à laquelle personne n'a répondu. Elle a "
+        "pu être lue : vérifier que rien n'a été fait (arrêt, appel du patient), ou revoir la décision avec le patient."
+    ),
+    "en": (
+        "The laboratory went back on the result on which this alert rested, and nobody had answered it. It may have been "
+        "read: make sure that nothing was done (stop, call to the patient), or review the decision with the patient."
+    ),
+}
+
+
+def acted_on(before: Alert, *, language: str, answered: bool = True) -> tuple[str, str]:
+    """Title and text of the task that is left when an alert is taken back that somebody has, or may have, acted on."""
+    bare, _ = bare_words(before.title, before.text)
+    titles, texts = (_ACTED_TITLE, _ACTED) if answered else (_UNSURE_TITLE, _UNSURE)
+    return titles[language].format(title=bare), f"{texts[language]}\n{_NEVER_ALONE[language]}"
 
 
 def withdrawal(before: Alert, replaced_by: LabResult, *, language: str) -> tuple[str, str]:
@@ -86,4 +105,4 @@ def withdrawal(before: Alert, replaced_by: LabResult, *, language: str) -> tuple
         giga = plain(replaced_by.anc.per_mm3 / 1000).replace(".", mark)
         value = f"{replaced_by.anc.comparator or ''}{giga} G/L ({plain(replaced_by.anc.per_mm3)}/mm3)"
         said = _CORRECTED[language].format(value=value)
-    return _TITLE[language].format(title=before.title), f"{said}\n{_NEVER_ALONE[language]}"
+    return _TITLE[language].format(title=bare_words(before.title, before.text)[0]), f"{said}\n{_NEVER_ALONE[language]}"

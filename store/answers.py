@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, insert, select, update
 
-from store import trail
-from store.port import Answer
+from store import steps, trail
+from store.port import Answer, Step
 from store.tables import alert, answer, patient
 from store.values import encode, from_ms, new_id, to_ms
 
@@ -36,7 +36,7 @@ def write(connection: Connection, given: Answer) -> None:
         raise Overtaken(given.alert_id)
     file(connection, [given])
     if given.closes:
-        connection.execute(update(alert).where(alert.c.id == given.alert_id).values(state="answered"))
+        connection.execute(update(alert).where(alert.c.id == given.alert_id).values(state="answered", answer_by=None))
 
 
 def file(connection: Connection, answers: Sequence[Answer]) -> None:
@@ -59,6 +59,7 @@ def file(connection: Connection, answers: Sequence[Answer]) -> None:
             for item in answers
         ],
     )
+    steps.add(connection, (step for item in answers for step in _steps(item)))
     trail.append(
         connection,
         (
@@ -73,12 +74,30 @@ def file(connection: Connection, answers: Sequence[Answer]) -> None:
                         "revision": item.revision,
                         "decision": item.decision,
                         "reason": item.reason,
+                        **({"destination": item.destination, "evidence": item.evidence} if item.destination else {}),
                     }
                 ),
             )
             for item in answers
         ),
     )
+
+
+def _steps(given: Answer) -> list[Step]:
+    states = ("answered", "closed") if given.closes else ("handed-back",)
+    return [
+        Step(
+            alert_id=given.alert_id,
+            revision=given.revision,
+            patient_id=given.patient_id,
+            at=given.at,
+            state=state,
+            destination=given.destination,
+            who=given.by,
+            evidence=(given.evidence or given.decision) if state != "closed" else "",
+        )
+        for state in states
+    ]
 
 
 def answers_to(connection: Connection, alert_id: str) -> list[Answer]:

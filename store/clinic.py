@@ -24,6 +24,8 @@ from rules.model import (
     TreatmentCourse,
 )
 from rules.silence import SYSTEM_REASONS
+from store import steps
+from store.port import Step
 from store.tables import alert, answer, assessment, audit, delivery, identifier, message, patient, result
 from store.values import (
     decode_alert,
@@ -165,6 +167,8 @@ class AlertFile:
     patient: ListedPatient | None
     deliveries: tuple[DeliveryRow, ...]
     answers: tuple[AnswerRow, ...]
+    steps: tuple[Step, ...] = ()
+    """Its way so far, oldest first."""
 
 
 def open_alerts(connection: Connection, limit: int, *, level: str = "") -> list[AlertRow]:
@@ -484,4 +488,5 @@ def alert_file(connection: Connection, alert_id: str) -> AlertFile | None:
         patient=patient_exists(connection, number) if number else None,
         deliveries=deliveries,
         answers=_answers(connection, answer.c.alert_id == alert_id),
+        steps=tuple(steps.of(connection, alert_id)),
     )

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, exists, func, insert, select, tuple_, update
+from sqlalchemy import Connection, bindparam, func, insert, literal_column, select, tuple_, update
 
 from store.port import Work
 from store.statement import Prepared
@@ -19,6 +19,7 @@ from store.values import from_ms, to_ms
 
 __all__ = [
     "answered",
+    "is_open",
     "moved_on",
     "oldest_pending",
     "oldest_waiting",
@@ -66,17 +67,15 @@ _standing = Prepared(
     .where(alert.c.id == bindparam("alert_id"), alert.c.state == "open", alert.c.revision == bindparam("revision"))
     .with_for_update()
 )
-_noticed = exists().where(finding.c.kind == "unanswered", finding.c.subject == alert.c.id, finding.c.ended_at.is_(None))
 _unanswered = Prepared(
-    select(alert.c.id, alert.c.patient_id, alert.c.updated_at)
+    select(alert.c.id, alert.c.patient_id, alert.c.answer_by)
     .where(
-        alert.c.state == "open",
-        alert.c.level == bindparam("level"),
-        alert.c.updated_at <= bindparam("latest"),
-        tuple_(alert.c.updated_at, alert.c.id) > tuple_(bindparam("after"), bindparam("after_id")),
-        ~_noticed,
+        # Written out: a parameter would not tell the planner that the index of open alerts may be used.
+        alert.c.state == literal_column("'open'"),
+        alert.c.answer_by <= bindparam("now"),
+        tuple_(alert.c.answer_by, alert.c.id) > tuple_(bindparam("after"), bindparam("after_id")),
     )
-    .order_by(alert.c.updated_at, alert.c.id)
+    .order_by(alert.c.answer_by, alert.c.id)
     .limit(bindparam("most"))
 )
 _insert = Prepared(insert(finding).values({column.name: bindparam(column.name) for column in finding.columns}))
@@ -93,6 +92,13 @@ def open_findings(connection: Connection, kind: str | None = None, *, limit: int
     if kind is not None:
         query = query.where(finding.c.kind == kind)
     return [_row(tuple(row)) for row in connection.execute(query)]
+
+
+def is_open(connection: Connection, kind: str, subject: str) -> bool:
+    query = select(finding.c.id).where(
+        finding.c.kind == kind, finding.c.subject == subject, finding.c.ended_at.is_(None)
+    )
+    return connection.execute(query).first() is not None
 
 
 def open_of(connection: Connection, patient_id: str) -> list[dict[str, Any]]:
@@ -117,25 +123,25 @@ def to_look_at(connection: Connection, today: str, after: tuple[str, str], limit
 
 
 def unanswered(
-    connection: Connection, level: str, latest_ms: int, after: tuple[int, str], limit: int
+    connection: Connection, now_ms: int, after: tuple[int, str], limit: int
 ) -> list[tuple[str, str | None, int]]:
-    """(alert, patient, last told) of open alerts that are no finding yet, told by ``latest_ms`` at the latest; oldest first.
+    """(alert, patient, answer by) of open alerts whose time to be answered is over; the longest over first.
 
-    ``after``: (last told, alert) of the last one seen.
+    ``after``: (answer by, alert) of the last one seen.
     """
-    given = {"level": level, "latest": latest_ms, "after": after[0], "after_id": after[1], "most": limit}
+    given = {"now": now_ms, "after": after[0], "after_id": after[1], "most": limit}
     return [(row[0], row[1], row[2]) for row in _unanswered.rows(connection, given)]
 
 
 def answered(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """Open findings of unanswered alerts whose alert is answered, or has said something new since."""
+    """Open findings of unanswered alerts whose alert is answered or withdrawn, or asks something new since."""
     query = (
         select(*_COLUMNS)
         .outerjoin(alert, alert.c.id == finding.c.alert_id)
         .where(
             finding.c.kind == "unanswered",
             finding.c.ended_at.is_(None),
-            (alert.c.state.is_(None)) | (alert.c.state != "open") | (alert.c.updated_at > finding.c.began_at),
+            (alert.c.state.is_(None)) | (alert.c.state != "open") | (alert.c.escalation == 0),
         )
         .limit(limit)
     )

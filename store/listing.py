@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
-from store.tables import alert, assessment, audit, body, delivery, identifier, ledger, message, patient, result
+from store import steps
+from store.port import Step
+from store.tables import alert, answer, assessment, audit, body, delivery, identifier, ledger, message, patient, result
 from store.values import from_ms
 
-__all__ = ["alerts", "dead_letters", "deliveries", "message_whole", "messages", "patient_keys", "timeline"]
+__all__ = [
+    "alert_rows",
+    "alert_whole",
+    "alerts",
+    "dead_letters",
+    "deliveries",
+    "message_whole",
+    "messages",
+    "oldest_open",
+    "open_alerts",
+    "patient_keys",
+    "timeline",
+]
 
 _MESSAGE = (
     message.c.id,
@@ -133,6 +148,69 @@ def patient_keys(connection: Connection, value: str) -> list[str]:
 def alerts(connection: Connection, patient_id: str) -> list[dict[str, Any]]:
     query = select(alert.c.body, alert.c.state).where(alert.c.patient_id == patient_id).order_by(alert.c.raised_at)
     return [{"state": state, **json.loads(body)} for body, state in connection.execute(query)]
+
+
+def oldest_open(connection: Connection) -> datetime | None:
+    """When the longest open alert was raised; None: nobody waits for an answer."""
+    found = connection.scalar(select(func.min(alert.c.raised_at)).where(alert.c.state == "open"))
+    return from_ms(found) if found is not None else None
+
+
+def open_alerts(connection: Connection, after: str, limit: int) -> list[str]:
+    """Ids of open alerts beyond ``after``, by id."""
+    query = select(alert.c.id).where(alert.c.state == "open", alert.c.id > after).order_by(alert.c.id).limit(limit)
+    return list(connection.scalars(query))
+
+
+def alert_rows(connection: Connection, *, state: str = "", level: str = "", limit: int = 0) -> Iterator[dict[str, Any]]:
+    """Alerts without their words, oldest first: who is asked, how often it passed on, and by when an answer is awaited."""
+    query = select(alert).order_by(alert.c.raised_at, alert.c.id)
+    if state:
+        query = query.where(alert.c.state == state)
+    if level:
+        query = query.where(alert.c.level == level)
+    for row in connection.execute(query.limit(limit) if limit else query):
+        body = json.loads(row.body)
+        yield {
+            "id": row.id,
+            "patient": row.patient_id,
+            "family": row.family,
+            "level": row.level,
+            "state": row.state,
+            "revision": row.revision,
+            "raised_at": _moment(row.raised_at),
+            "seen_at": _moment(row.seen_at),
+            "asked": (body.get("asked") or [""])[-1] or body["subject"].get("owner", ""),
+            "escalation": row.escalation,
+            "answer_by": _moment(row.answer_by),
+        }
+
+
+def alert_whole(connection: Connection, alert_id: str) -> dict[str, Any] | None:
+    """One alert as it stands, with every step of its way, its answers and its notifications."""
+    row = connection.execute(select(alert.c.body, alert.c.state).where(alert.c.id == alert_id)).first()
+    if row is None:
+        return None
+    given = connection.execute(select(answer).where(answer.c.alert_id == alert_id).order_by(answer.c.id)).mappings()
+    return {
+        "state": row.state,
+        **json.loads(row.body),
+        "steps": [_step(item) for item in steps.of(connection, alert_id)],
+        "answers": [
+            {"at": _moment(one["at"]), **{name: one[name] for name in ("revision", "by", "decision", "reason")}}
+            for one in given
+        ],
+        "deliveries": list(deliveries(connection, alert_id=alert_id)),
+    }
+
+
+def _step(item: Step) -> dict[str, Any]:
+    said = {name: getattr(item, name) for name in ("revision", "state", "destination", "who", "evidence")}
+    return {"at": item.at.isoformat(timespec="milliseconds"), **said}
+
+
+def _moment(at_ms: int | None) -> str | None:
+    return from_ms(at_ms).isoformat(timespec="milliseconds") if at_ms is not None else None
 
 
 def timeline(connection: Connection, patient_id: str) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, and_, bindparam, delete, exists, func, or_, select, update
 
+from store import steps
 from store.port import DeliveryOutcome, Waiting
 from store.statement import Prepared
 from store.tables import delivery
@@ -59,6 +60,7 @@ def due(connection: Connection, destination: str, now_ms: int, limit: int) -> li
 
 def settle(connection: Connection, outcomes: Sequence[DeliveryOutcome]) -> None:
     """Records what came of attempts. A row that somebody dropped meanwhile stays dropped."""
+    steps.of_attempts(connection, outcomes)
     _settle.many(
         connection,
         [
@@ -86,6 +88,7 @@ def replay(connection: Connection, ids: Sequence[int], now_ms: int) -> list[int]
         and_(
             newer.c.alert_id == delivery.c.alert_id,
             newer.c.destination == delivery.c.destination,
+            newer.c.recipient == delivery.c.recipient,
             newer.c.revision > delivery.c.revision,
             newer.c.state.in_(("waiting", "delivered")),
         )

@@ -36,6 +36,7 @@ __all__ = [
     "PatientRecord",
     "ResultRecord",
     "Stale",
+    "Step",
     "StoreUnavailable",
     "Waiting",
     "Work",
@@ -138,6 +139,8 @@ class AlertRecord:
     state: str = "open"
     result_id: int | None = None
     result_key: str = ""
+    seen: bool = False
+    """Somebody has it before them, says a destination."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -204,6 +207,8 @@ class DeliveryOutcome:
     next_at: datetime | None = None
     code: str = ""
     words: str = ""
+    reached: bool = True
+    """The notification left for the destination; False where there was no connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +278,24 @@ class Answer:
     decision: str
     reason: str
     closes: bool = True
+    destination: str = ""
+    """Where it was given; "" = in the console."""
+    evidence: str = ""
+    """The destination's own name of it, such as ``Task/17/_history/3``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of an alert's way to its answer, as it is recorded (store/steps.py names the states)."""
+
+    alert_id: str
+    revision: int
+    patient_id: str | None
+    at: datetime
+    state: str
+    destination: str = ""
+    who: str = ""
+    evidence: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -297,11 +320,14 @@ class Work:
     deliveries: list[Delivery] = field(default_factory=list)
     audits: list[Audit] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    seen: dict[str, datetime] = field(default_factory=dict)
+    """Alerts that somebody has before them, and since when."""
     begun: list[Finding] = field(default_factory=list)
     ended: list[EndedFinding] = field(default_factory=list)
     looked: list[Looked] = field(default_factory=list)
     unanswered: list[tuple[str, int]] = field(default_factory=list)
-    """(alert, revision) that nobody has answered; Stale if somebody did meanwhile."""
+    """(alert, revision) that nobody has answered; Stale if somebody did meanwhile, or if it says something else now."""
     feeds: list[FeedRecord] = field(default_factory=list)
     marks: dict[str, int] = field(default_factory=dict)
     """How far the clock has got."""

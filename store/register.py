@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from rules.model import AlertFamily, PatientIdentifier, Trust
 from rules.silence import AT_ONCE, look_on
-from store import answers, trail
+from store import answers, steps, trail
 from store.inbox_server import hold
 from store.port import CLOCK, AlertRecord, PatientRecord, ResultRecord, Work
 from store.statement import Prepared
@@ -29,7 +29,18 @@ from store.values import (
     to_ms,
 )
 
-__all__ = ["alert_by_id", "by_id", "by_identifier", "moved", "park", "settling", "taken", "write"]
+__all__ = [
+    "alert_by_id",
+    "alert_by_number",
+    "alert_of_message",
+    "by_id",
+    "by_identifier",
+    "moved",
+    "park",
+    "settling",
+    "taken",
+    "write",
+]
 
 _wanted: BindParameter[Any] = bindparam("wanted")
 _owner = select(identifier.c.value, identifier.c.authority, identifier.c.patient_id)
@@ -68,7 +79,7 @@ _current = Prepared(
     )
 )
 _alerts = Prepared(
-    select(alert.c.id, alert.c.state, alert.c.result_id, alert.c.result_key, alert.c.body).where(
+    select(alert.c.id, alert.c.state, alert.c.result_id, alert.c.result_key, alert.c.seen_at, alert.c.body).where(
         alert.c.patient_id == _wanted
     )
 )
@@ -110,7 +121,18 @@ _inserts = {
 
 def _alert_upsert(dialect: Any) -> Prepared:
     statement = dialect.insert(alert).values({column.name: bindparam(column.name) for column in alert.columns})
-    changing = ("level", "state", "revision", "result_id", "result_key", "raised_at", "updated_at", "body")
+    changing = (
+        "level",
+        "state",
+        "revision",
+        "result_id",
+        "result_key",
+        "raised_at",
+        "updated_at",
+        "answer_by",
+        "escalation",
+        "body",
+    )
     return Prepared(
         statement.on_conflict_do_update(
             index_elements=["id"], set_={name: getattr(statement.excluded, name) for name in changing}
@@ -172,9 +194,14 @@ def _whole(
             version=version,
             result=decode_result(body),
         )
-    for alert_id, state, result_id, result_key, body in alerts:
+    for alert_id, state, result_id, result_key, seen_at, body in alerts:
         record.alerts[alert_id] = AlertRecord(
-            alert=decode_alert(body), patient_id=number, state=state, result_id=result_id, result_key=result_key
+            alert=decode_alert(body),
+            patient_id=number,
+            state=state,
+            result_id=result_id,
+            result_key=result_key,
+            seen=seen_at is not None,
         )
     return record
 
@@ -189,7 +216,21 @@ def alert_by_id(connection: Connection, alert_id: str) -> AlertRecord | None:
         state=row.state,
         result_id=row.result_id,
         result_key=row.result_key,
+        seen=row.seen_at is not None,
     )
+
+
+def alert_by_number(connection: Connection, number: str) -> AlertRecord | None:
+    """By the 16 characters of its id that our order numbers hold (OBR-3); None where none or several have them."""
+    first = "-".join((number[:8], number[8:12], number[12:16]))
+    found = connection.scalars(select(alert.c.id).where(alert.c.id >= first, alert.c.id < f"{first}g").limit(2)).all()
+    return alert_by_id(connection, found[0]) if len(found) == 1 else None
+
+
+def alert_of_message(connection: Connection, control_id: str) -> AlertRecord | None:
+    """By the MSH-10 of one of its notifications."""
+    found = connection.scalar(select(delivery.c.alert_id).where(delivery.c.control_id == control_id))
+    return alert_by_id(connection, found) if found is not None else None
 
 
 def settling(connection: Connection, now_ms: int, limit: int) -> list[str]:
@@ -258,6 +299,7 @@ def write(connection: Connection, work: Work, at_ms: int) -> None:
                 "revision": item.alert.revision,
                 "patient_id": item.patient_id,
                 "destination": item.destination,
+                "recipient": item.alert.recipient,
                 "control_id": item.control_id,
                 "state": item.state,
                 "attempts": 0,
@@ -271,6 +313,11 @@ def write(connection: Connection, work: Work, at_ms: int) -> None:
             for item in work.deliveries
         ],
     )
+    for number, at in work.seen.items():
+        connection.execute(
+            update(alert).where(alert.c.id == number, alert.c.seen_at.is_(None)).values(seen_at=to_ms(at))
+        )
+    steps.add(connection, work.steps)
     answers.file(connection, work.answers)
     trail.append(
         connection,
@@ -378,8 +425,16 @@ def _upsert_alerts(connection: Connection, alerts: list[AlertRecord]) -> None:
             "result_key": item.result_key,
             "raised_at": to_ms(item.alert.raised_at),
             "updated_at": to_ms(item.alert.updated_at),
+            "answer_by": _awaited(item),
+            "escalation": item.alert.escalation,
+            "seen_at": None,  # set where a person is seen to have it (answers.py), and kept by every later revision
             "body": encode(item.alert),
         }
         for item in alerts
     ]
     _upsert_alert[connection.dialect.name].many(connection, rows)
+
+
+def _awaited(item: AlertRecord) -> int | None:
+    """When the next owner is asked; nobody is, once it is answered or taken back."""
+    return to_ms(item.alert.answer_by) if item.state == "open" and item.alert.answer_by is not None else None

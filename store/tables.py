@@ -42,6 +42,7 @@ __all__ = [
     "patient",
     "result",
     "session",
+    "step",
 ]
 
 metadata = MetaData(
@@ -249,13 +250,17 @@ alert = Table(
     Column("result_key", String, nullable=False),
     Column("raised_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    # When the next owner is asked. NULL: no answer is awaited.
+    Column("answer_by", BigInteger),
+    Column("escalation", Integer, nullable=False, server_default=text("0")),
+    Column("seen_at", BigInteger),
     Column("body", Text, nullable=False),
     Index("ix_alert_state_level", "state", "level", "raised_at"),
-    # Alerts that wait for an answer, by when they were last told.
+    # Alerts that wait for an answer, by when the next owner is asked.
     Index(
-        "ix_alert_open_told",
-        "level",
-        "updated_at",
+        "ix_alert_open_answer_by",
+        "state",
+        "answer_by",
         "id",
         sqlite_where=text("state = 'open'"),
         postgresql_where=text("state = 'open'"),
@@ -277,6 +282,8 @@ delivery = Table(
     Column("revision", Integer, nullable=False),
     Column("patient_id", String),
     Column("destination", String, nullable=False),
+    # "" = who must answer; else whom this copy is for.
+    Column("recipient", String, nullable=False, server_default=text("''")),
     Column("control_id", String, nullable=False, unique=True),
     Column("state", String, nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -286,7 +293,7 @@ delivery = Table(
     Column("code", String),
     Column("words", String),
     Column("body", Text, nullable=False),
-    UniqueConstraint("alert_id", "revision", "destination"),
+    UniqueConstraint("alert_id", "revision", "destination", "recipient"),
     Index(
         "ix_delivery_waiting",
         "destination",
@@ -350,6 +357,22 @@ answer = Table(
     Column("by", String, nullable=False),
     Column("decision", String, nullable=False),
     Column("reason", Text, nullable=False),
+)
+
+# What became of an alert, step by step (store/steps.py). Rows are added, never changed.
+step = Table(
+    "step",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("alert_id", String, nullable=False, index=True),
+    Column("revision", Integer, nullable=False),
+    Column("patient_id", String),
+    Column("at", BigInteger, nullable=False),
+    Column("state", String, nullable=False),
+    # Where it happened ("" = here), who or which role it concerns, and what shows it: never anything of a patient.
+    Column("destination", String, nullable=False),
+    Column("who", String, nullable=False),
+    Column("evidence", Text, nullable=False),
 )
 
 # What the clock noticed: open while ``ended_at`` is NULL, and there is one open row at most for a thing (promise 7).

@@ -372,6 +372,7 @@ port = 0
 name = "ehr"
 kind = "fhir"
 url = "{prescriber.url}"
+answers_every_s = 0.1
 retry_first_s = 0.05
 retry_longest_s = 0.2
 [[destination]]

@@ -24,6 +24,7 @@ from ingest.reading.outcome import (
     Problem,
     Reading,
     RegisterFact,
+    Reply,
     TreatmentFact,
 )
 from ingest.reading.site import Site, SiteError, parse_site
@@ -38,6 +39,7 @@ __all__ = [
     "Problem",
     "Reading",
     "RegisterFact",
+    "Reply",
     "Site",
     "SiteError",
     "TreatmentFact",

@@ -36,6 +36,7 @@ from ingest.reading.fhirparts import (
     unit_in,
 )
 from ingest.reading.fhirregister import register_facts
+from ingest.reading.fhirtasks import replies_in
 from ingest.reading.outcome import LedgerEntry, Problem, Reading
 from ingest.reading.patients import is_ins_by_oid_alone, is_test_identity
 from ingest.reading.rows import Row
@@ -107,6 +108,7 @@ class _Reader:
         if not self.out.results:
             self.out.problems += unread
         facts = list(register_facts(self.index))
+        replies = tuple(replies_in(self.index))
         disposition: Literal["results", "unassessable", "not_relevant"] = (
             "results" if self.out.results else "unassessable" if self.out.problems else "not_relevant"
         )
@@ -122,6 +124,7 @@ class _Reader:
             ledger=tuple(self.out.ledger),
             identifiers=tuple(self.identifiers),
             register=tuple(facts),
+            replies=replies,
             production=self.production,
         )
 

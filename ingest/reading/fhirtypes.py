@@ -26,6 +26,8 @@ __all__ = [
     "Quantity",
     "Reference",
     "Specimen",
+    "Task",
+    "TaskDetail",
     "present",
 ]
 
@@ -269,6 +271,37 @@ class Condition(Struct, frozen=True):
     recordedDate: str | None = None
     assertedDate: str | None = None
     contained: list[Raw] = field(default_factory=list)
+
+
+class Note(Struct, frozen=True):
+    """Annotation, with whoever wrote it."""
+
+    authorString: str | None = None
+    authorReference: Reference | None = None
+    text: str | None = None
+
+
+class TaskDetail(Struct, frozen=True):
+    """Task.input and Task.output."""
+
+    type: CodeableConcept | None = None
+    valuePositiveInt: Raw = NOTHING
+    valueCode: str | None = None
+    valueString: str | None = None
+    valueCoding: Coding | None = None
+    valueCodeableConcept: CodeableConcept | None = None
+
+
+class Task(Struct, frozen=True):
+    id: str | None = None
+    meta: Meta | None = None
+    identifier: list[Identifier] = field(default_factory=list)
+    status: str | None = None
+    statusReason: CodeableConcept | None = None
+    owner: Reference | None = None
+    note: list[Note] = field(default_factory=list)
+    input: list[TaskDetail] = field(default_factory=list)
+    output: list[TaskDetail] = field(default_factory=list)
 
 
 class Source(Struct, frozen=True):

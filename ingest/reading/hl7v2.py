@@ -23,6 +23,7 @@ from ingest.reading.rows import Row
 from ingest.reading.site import Site
 from ingest.reading.times import Stamp, stamp_of
 from ingest.reading.v2fields import NOT_RESENT, number_in, range_of, status_of, unit_in
+from ingest.reading.v2replies import replies_in
 from ingest.reading.values import Refusal
 from rules.model import LabResult, PatientIdentifier, ResultStatus, Trust
 from wire.ack import UNSUPPORTED
@@ -53,6 +54,10 @@ def read_parsed(message: Message, zone: ZoneInfo | None, site: Site | None = Non
         return _set_aside("message-type-missing", "MSH[1]-9", "MSH[1]-9: no message type", header)
     if header.processing_id == "Q":
         return _reading(header, "not_relevant", _ledger_of_all(message, "quality-control"), production=True)
+    replies = replies_in(message)
+    if replies:
+        reading = _reading(header, "not_relevant", _ledger_of_all(message, "answer"))
+        return replace(reading, replies=replies)
     if header.message_code in _NOT_RESULTS:
         reading = _reading(header, "not_relevant", _ledger_of_all(message, "message-type"))
         if header.message_code == "ADT" and header.trigger == "A40" and reading.production:

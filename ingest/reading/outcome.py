@@ -20,6 +20,7 @@ __all__ = [
     "Problem",
     "Reading",
     "RegisterFact",
+    "Reply",
     "TreatmentFact",
 ]
 
@@ -113,6 +114,28 @@ RegisterFact = PatientFact | TreatmentFact | BenFact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What another system says that a person did with an alert of ours (docs/answers.md).
+
+    ``alert``: its id, or the 16 characters of it that an order number holds; ``control_id``: MSH-10 of the notification,
+    where the reply names that instead. ``revision`` and ``escalation``: of the notification that was answered, None where
+    the reply does not say. ``evidence`` names the reply for ever: the same one by two ways is one.
+    """
+
+    what: Literal["stored", "seen", "answered", "handed-back"]
+    evidence: str
+    alert: str = ""
+    control_id: str = ""
+    recipient: str = ""
+    decision: str = ""
+    reason: str = ""
+    by: str = ""
+    revision: int | None = None
+    escalation: int | None = None
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """One message, understood. ``ledger`` has one entry for every OBX or Observation; in = out.
 
@@ -131,4 +154,5 @@ class Reading:
     register: tuple[RegisterFact, ...] = ()
     confirmations: tuple[Confirmation, ...] = ()
     merges: tuple[Merge, ...] = ()
+    replies: tuple[Reply, ...] = ()
     production: bool = True

@@ -335,9 +335,17 @@ async def test_an_answered_alert_that_the_laboratory_takes_back_leaves_a_task_fo
 
 
 async def test_an_unanswered_alert_that_is_taken_back_leaves_no_task(running: Any, hl7: Any) -> None:
-    await running.tell(hl7.oru("M1", anc="0.84"))
+    await running.tell(hl7.oru("M1", anc="1.20"))
     await running.tell(hl7.oru("M2", anc="2.84", status="C", issued=datetime.now(UTC)))
     assert {entry.state for entry in (await patient(running)).alerts.values()} == {"withdrawn"}
+
+
+async def test_a_stop_that_is_taken_back_leaves_its_decision_to_be_reviewed(running: Any, hl7: Any) -> None:
+    """Nobody has answered it; that does not say that nobody has read it, and stopped the treatment."""
+    await running.tell(hl7.oru("M1", anc="0.84"))
+    await running.tell(hl7.oru("M2", anc="2.84", status="C", issued=datetime.now(UTC)))
+    found = {(entry.alert.family.value, entry.state) for entry in (await patient(running)).alerts.values()}
+    assert found == {("ANC-STOP", "withdrawn"), ("ANC-REVIEW", "open")}
 
 
 async def test_a_death_answers_what_is_open_and_silences_what_comes(running: Any, hl7: Any, rows_of: Any) -> None:

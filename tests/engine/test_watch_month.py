@@ -213,16 +213,16 @@ async def test_over_a_month_each_missed_count_is_told_once_and_ends_with_the_cou
     overdue = [row for row in await clinic.findings() if row[0] == "overdue"]
     # Due on day 7 ("gone") and on day 14 ("late", last counted on day 7); overdue on the day after.
     assert overdue == [("overdue", "gone", None), ("overdue", "late", "arrived")]
-    told = await clinic.told("subject.person.family", "family", "kind", "level")
-    assert [row for row in told if row[1] == "ANC-OVERDUE"] == [
+    told = await clinic.told("subject.person.family", "family", "kind", "level", "escalation")
+    # Besides, each was asked for again while nobody answered.
+    assert [row[:4] for row in told if row[1] == "ANC-OVERDUE" and (row[4] == 0 or row[2] == "withdrawn")] == [
         ("gone", "ANC-OVERDUE", "raised", "amber"),
         ("gone", "ANC-OVERDUE", "updated", "red"),  # more than three days late in a weekly phase (B-11)
-        ("gone", "ANC-OVERDUE", "updated", "red"),  # nobody answered within four hours
         ("late", "ANC-OVERDUE", "raised", "amber"),
-        ("late", "ANC-OVERDUE", "updated", "red"),
         ("late", "ANC-OVERDUE", "updated", "red"),
         ("late", "ANC-OVERDUE", "withdrawn", "red"),
     ]
+    assert [row[4] for row in told if row[0] == "late"][-2:] == [max(row[4] for row in told if row[0] == "late")] * 2
     assert {row[0] for row in told} == {"gone", "late"}
     assert len(told) == len(set(await clinic.told("id", "revision")))
 
@@ -335,13 +335,15 @@ async def test_a_planned_start_without_baseline_is_told_once_when_a_count_would_
     ]
     assert begun["baseline counted"] == begun["baseline forgotten"] == 10
     assert begun["overdue forgotten"] == 28
-    told = await clinic.told("subject.person.family", "family", "kind")
+    told = await clinic.told("subject.person.family", "family", "kind", "escalation")
     assert [row for row in told if row[0] == "counted"] == [
-        ("counted", "ANC-START", "raised"),
-        ("counted", "ANC-START", "updated"),  # unanswered for three days
-        ("counted", "ANC-START", "withdrawn"),
+        ("counted", "ANC-START", "raised", 0),
+        ("counted", "ANC-START", "updated", 1),  # unanswered for three days
+        ("counted", "ANC-START", "updated", 2),  # and for another
+        ("counted", "ANC-START", "updated", 3),
+        ("counted", "ANC-START", "withdrawn", 3),
     ]
-    assert told.count(("forgotten", "ANC-START", "raised")) == 1
+    assert told.count(("forgotten", "ANC-START", "raised", 0)) == 1
 
 
 # Feeds
@@ -461,7 +463,7 @@ async def test_a_destination_that_is_down_is_told_to_the_other_once_and_its_retu
     assert [tuple(row) for row in rows] == [("ehr", 3), ("v2", 1)]
 
 
-async def test_a_critical_alert_that_nobody_answers_is_told_again_once(clinic: Clinic, hl7: Any) -> None:
+async def test_a_critical_alert_is_told_again_every_hour_until_somebody_answers(clinic: Clinic, hl7: Any) -> None:
     await clinic.enrol("p1", start=(MONDAY - 3 * DAY).date())
     await clinic.count(hl7, "p1", "0.30")
     begun = []
@@ -473,7 +475,11 @@ async def test_a_critical_alert_that_nobody_answers_is_told_again_once(clinic: C
             await clinic.restart()
     assert begun == [0] * 11 + [1] * 89
     told = await clinic.told("kind", "revision", "level", "title")
-    assert [row[:3] for row in told] == [("raised", 1, "critical"), ("updated", 2, "critical")]
+    assert [row[:3] for row in told] == [
+        ("raised", 1, "critical"),
+        *(("updated", number, "critical") for number in range(2, 10)),  # 500 minutes
+    ]
+    assert len({row[3] for row in told[1:]}) == 1
     assert told[1][3].startswith("SANS RÉPONSE depuis le 07/09/2026 à 00:00 : ")
     answer = "UPDATE alert SET state = 'answered'"
     await clinic.store._writing.run(lambda connection: connection.exec_driver_sql(answer))

@@ -157,8 +157,8 @@ on_sqlite = pytest.mark.parametrize("each_database", ["sqlite"], indirect=True)
     [
         (findings._look, {"today": "2026-11-22", "after": "", "after_id": "", "most": 100},
          "patient", "ix_patient_watch_on"),
-        (findings._unanswered, {"level": "red", "latest": 1, "after": 0, "after_id": "", "most": 100},
-         "alert", "ix_alert_open_told"),
+        (findings._unanswered, {"now": 1, "after": 0, "after_id": "", "most": 100},
+         "alert", "ix_alert_open_answer_by"),
         (findings._open_of, {"wanted": "p1"}, "finding", "ix_finding_patient_id"),
         (feeds._arrived, {"after": 0, "most": 100}, "message", "INTEGER PRIMARY KEY"),
     ],

@@ -1,0 +1,89 @@
+"""What an HL7 v2 message says of the people who have an alert of ours (docs/answers.md).
+
+Three shapes: an ORU^R01 under our order number with a coded ``ANC-ANSWER``; an alert acknowledgement (ORU or ORA, R41 or
+R42) under that number or the MSH-10 of our message; a read receipt (ZAM^Z03), which names that MSH-10 in its MSA-2.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ingest.reading.outcome import Reply
+from wire.er7 import Message, Segment
+
+__all__ = ["replies_in"]
+
+_ACKNOWLEDGEMENTS: Final = frozenset(("R41", "R42"))
+# OBR-3.1 of our alerts: the first 16 characters of the alert's id, without hyphens (emitters/hl7v2.py).
+_NUMBER: Final = re.compile(r"[0-9a-f]{16}")
+_PEOPLE: Final = (("OBX", 16), ("PRT", 5), ("OBR", 32), ("ORC", 12))
+_LONGEST: Final = 500
+
+
+def replies_in(message: Message) -> tuple[Reply, ...]:
+    """Empty for every message that answers nothing of ours."""
+    header = message.header
+    code, trigger = header.message_code, header.trigger
+    receipt = code == "ZAM" and trigger == "Z03"
+    acknowledged = code in ("ORU", "ORA") and trigger in _ACKNOWLEDGEMENTS
+    rows = {obx.component(3): obx for obx in message.segments("OBX")} if code == "ORU" or acknowledged else {}
+    if not (receipt or acknowledged or "ANC-ANSWER" in rows):
+        return ()
+    number = _order_number(message)
+    msa = message.segment("MSA")
+    control_id = msa.field(2) if msa is not None else ""
+    if not number and not control_id:
+        return ()
+    answer = rows.get("ANC-ANSWER")
+    decision = answer.component(5)[:_LONGEST] if answer is not None else ""
+    # With its time: systems restart their counters.
+    sender = f"{header.sending_application}|{header.sending_facility}"
+    name = f"{code}^{trigger} {sender} {header.control_id} {header.timestamp}"
+    return (
+        Reply(
+            what="answered" if decision else "seen",
+            evidence=name[:_LONGEST],
+            alert=number,
+            control_id="" if number else control_id,
+            decision=decision,
+            reason=_reason(rows)[:_LONGEST],
+            by=_person(message, answer)[:200],
+            revision=_revision(rows),
+            where="OBX" if answer is not None else "MSA",
+        ),
+    )
+
+
+def _order_number(message: Message) -> str:
+    """Ours, wherever the answering system keeps it: as filler, as placer, or as the parent of an order of its own."""
+    for obr in message.segments("OBR"):
+        for position in (3, 2, 29):
+            for part in obr.components(position):
+                found = part.partition("&")[0].lower()
+                if _NUMBER.fullmatch(found):
+                    return found
+    return ""
+
+
+def _revision(rows: dict[str, Segment]) -> int | None:
+    text = rows["ANC-REVISION"].field(5) if "ANC-REVISION" in rows else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _reason(rows: dict[str, Segment]) -> str:
+    row = rows.get("ANC-ANSWER-REASON")
+    return " ".join(filter(None, (row.text(part) for part in row.repetitions(5)))) if row is not None else ""
+
+
+def _person(message: Message, answer: Segment | None) -> str:
+    """The responsible observer, else whoever a participation, the report or the order names: XCN as one line."""
+    for kind, position in _PEOPLE:
+        segment = answer if kind == "OBX" else message.segment(kind)
+        if segment is None:
+            continue
+        parts = [*(segment.components(position) if segment.field(position) else []), "", "", ""]
+        name = " ".join(filter(None, (parts[2], parts[1]))) or parts[0].replace("&", " ")
+        if name.strip():
+            return name.strip()
+    return ""

@@ -1,0 +1,270 @@
+"""From an alert to a person's answer, through the doors: Tasks read back, notified and sent, HL7 v2 answers, the rota."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from emitters.hl7v2 import filler_number
+from store import listing, steps
+
+ROTA = """
+[routing]
+owner = "psychiatrist"
+pharmacist = "pharmacy"
+[rota]
+[[rota.role]]
+name = "psychiatrist"
+fhir = "PractitionerRole/psy"
+[[rota.role]]
+name = "on-call"
+[[rota.role]]
+name = "pharmacy"
+fhir = "Organization/pharmacy"
+[[rota.shift]]
+role = "psychiatrist"
+[[rota.shift]]
+role = "on-call"
+"""
+FAST = """
+[watch]
+every_s = 0.2
+critical_h = 0.0004
+critical_again_h = 0.0004
+"""
+
+
+async def way(running: Any, alert_id: str) -> list[str]:
+    return [step.state for step in await running.store.read(lambda c: steps.of(c, alert_id))]
+
+
+async def alert_of(running: Any, family: str = "ANC-STOP") -> dict[str, Any]:
+    rows = await running.store.read(lambda c: list(listing.alert_rows(c)))
+    (found,) = [row for row in rows if row["family"] == family]
+    return dict(found)
+
+
+def task_of(prescriber: Any, suffix: str = ":ack") -> dict[str, Any]:
+    (found,) = [one for one in prescriber.tasks() if one["identifier"][0]["value"].endswith(suffix)]
+    return dict(found)
+
+
+async def state_is(running: Any, state: str, eventually: Any, family: str = "ANC-STOP") -> dict[str, Any]:
+    async def reached() -> dict[str, Any] | None:
+        found = await alert_of(running, family)
+        return found if found["state"] == state else None
+
+    return dict(await eventually(reached))
+
+
+async def test_a_task_completed_on_the_server_closes_the_alert_here(
+    running: Any, hl7: Any, prescriber: Any, eventually: Any, rows_of: Any
+) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84"))
+    await running.settled()
+    task = task_of(prescriber)
+    prescriber.answer(task["id"], "accepted", "Dr Hoda")
+    found = await alert_of(running)
+    await eventually(lambda: rows_of("SELECT count(*) FROM step WHERE state = 'seen'") == [1])
+    assert (await alert_of(running))["state"] == "open"
+    prescriber.answer(task["id"], "completed", "Dr Hoda", decision="STOPPED")
+    await state_is(running, "answered", eventually)
+    assert rows_of('SELECT "by", decision FROM answer') == [("Dr Hoda", "stopped")]
+    assert await way(running, found["id"]) == ["made", "sent", "stored", "sent", "stored", "seen", "answered", "closed"]
+    assert {row["channel"] for row in await running.messages() if row["reason"] == "answer"} == {"answers"}
+    # What was answered is not asked again, and the reading of it twice is one.
+    await running.settled()
+    assert rows_of("SELECT count(*) FROM answer") == [1]
+    assert len(prescriber.tasks()) == 1
+    assert await running.findings() == []
+
+
+@pytest.mark.parametrize("way_in", ["put", "notification"])
+async def test_a_task_that_the_server_sends_to_our_door_is_an_answer_once(
+    running: Any, hl7: Any, prescriber: Any, eventually: Any, rows_of: Any, fhir: Any, way_in: str
+) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84"))
+    await running.settled()
+    task = prescriber.answer(task_of(prescriber)["id"], "completed", "Dr Hoda", decision="ALREADY-STOPPED")
+    async with httpx2.AsyncClient(base_url=running.url) as door:
+        for _ in range(2):
+            if way_in == "put":
+                answer = await door.put(f"/fhir/Task/{task['id']}", json=task)
+            else:
+                status = {"resourceType": "Parameters"}
+                answer = await door.post("/fhir", json=fhir.bundle("history", status, task))
+            assert answer.status_code in (200, 201), answer.text
+    await state_is(running, "answered", eventually)
+    await running.settled()
+    assert rows_of("SELECT decision FROM answer") == ["stopped"]
+
+
+async def test_a_decision_without_its_reason_is_no_answer(
+    running: Any, hl7: Any, prescriber: Any, eventually: Any, rows_of: Any
+) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84"))
+    await running.settled()
+    task = task_of(prescriber)
+    task |= {"status": "completed", "owner": {"display": "Dr Hoda"}}
+    task["output"] = [{"type": {"text": "decision"}, "valueCode": "CONTINUED-JUSTIFIED"}]
+    prescriber.fhir._store("Task", task["id"], task)
+    await eventually(lambda: rows_of("SELECT count(*) FROM step WHERE state = 'seen'") == [1])
+    assert (await alert_of(running))["state"] == "open"
+    prescriber.answer(task["id"], "completed", "Dr Hoda", reason="benign, repeated count 1.9")
+    await state_is(running, "answered", eventually)
+    assert rows_of("SELECT decision, reason FROM answer") == [("continued", "benign, repeated count 1.9")]
+
+
+async def test_an_answer_to_older_words_does_not_close_a_worse_count(
+    running: Any, hl7: Any, prescriber: Any, eventually: Any, rows_of: Any, before: Any
+) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84", filler="B1", collected=before(hours=5)))
+    await running.settled()
+    task = prescriber.answer(task_of(prescriber)["id"], "completed", "Dr Hoda", decision="STOPPED")
+    await state_is(running, "answered", eventually)
+    # A worse one opens it again; the old Task, sent once more under another version, answers nothing new.
+    await running.tell(hl7.oru("M2", anc="0.30", filler="B2", collected=before(hours=1)))
+    assert (await alert_of(running))["state"] == "open"
+    async with httpx2.AsyncClient(base_url=running.url) as door:
+        await door.put(f"/fhir/Task/{task['id']}", json=task | {"meta": {"versionId": "77"}})
+    await running.judged()
+    assert (await alert_of(running))["state"] == "open"
+    assert rows_of("SELECT count(*) FROM answer") == [1]
+
+
+def v2_answer(hl7: Any, number: str, decision: str, *, kind: str = "ORU^R01^ORU_R01", reason: str = "") -> bytes:
+    lines = [
+        f"MSH|^~\\&|EHR|CHX|NEUTROFLAG|CHX|{hl7.stamp(hl7_now())}||{kind}|A1|P|2.5",
+        f"OBR|1||{number}^NEUTROFLAG|ANC-ALERT^^99NEUTROFLAG",
+        f"OBX|1|CE|ANC-ANSWER^Answer^99NEUTROFLAG||{decision}^^99NEUTROFLAG||||||F|||||10001^HODA^Claire",
+        *([f"OBX|2|ST|ANC-ANSWER-REASON^Reason^99NEUTROFLAG||{reason}||||||F"] if reason else []),
+    ]
+    return ("\r".join(lines) + "\r").encode()
+
+
+def hl7_now() -> Any:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC)
+
+
+async def test_an_hl7_answer_under_our_order_number_closes_the_alert(
+    running: Any, hl7: Any, rows_of: Any, eventually: Any
+) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84"))
+    await running.settled()
+    number = filler_number((await alert_of(running))["id"])
+    assert await running.tell(v2_answer(hl7, number, "STOPPED")) == ["AA"]
+    await state_is(running, "answered", eventually)
+    assert rows_of('SELECT "by", decision FROM answer') == [("Claire HODA", "stopped")]
+    assert rows_of("SELECT disposition, reason FROM message WHERE control_id = 'A1'") == [("not_relevant", "answer")]
+
+
+async def test_read_receipts_and_alert_acknowledgements_are_seen_and_close_nothing(
+    running: Any, hl7: Any, rows_of: Any, eventually: Any
+) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84"))
+    await running.settled()
+    (control_id,) = rows_of("SELECT control_id FROM delivery WHERE destination = 'ehr-v2'")
+    number = filler_number((await alert_of(running))["id"])
+    head = f"|^~\\&|EHR|CHX|NEUTROFLAG|CHX|{hl7.stamp(hl7_now())}||"
+    receipt = f"MSH{head}ZAM^Z03|R1|P|2.5\rMSA|AA|{control_id}\r".encode()
+    r41 = f"MSH{head}ORU^R41^ORU_R41|R2|P|2.6\rOBR|1||{number}^NEUTROFLAG|ALARM\rPRT|1|UC||AAP|20001^DIALLO^Awa\r".encode()
+    assert await running.tell(receipt, r41) == ["AA", "AA"]
+    await eventually(lambda: rows_of("SELECT who FROM step WHERE state = 'seen' ORDER BY id") == ["", "Awa DIALLO"])
+    assert (await alert_of(running))["state"] == "open"
+    # Under a number that is nobody's, and with a decision that is none of ours.
+    await running.tell(v2_answer(hl7, "0" * 16, "STOPPED"))
+    assert rows_of("SELECT count(*) FROM answer") == [0]
+
+
+async def _with_rota(run_engine: Any, enrol_by_csv: Any, tmp_path: Any, url: str, extra: str) -> Any:
+    await enrol_by_csv(tmp_path, url, "405660")
+    return await run_engine(extra=extra)
+
+
+async def test_one_left_alone_passes_through_the_rota_until_somebody_answers(
+    run_engine: Callable[..., Any],
+    enrol_by_csv: Any,
+    tmp_path: Any,
+    url: str,
+    hl7: Any,
+    prescriber: Any,
+    eventually: Any,
+    rows_of: Any,
+) -> None:
+    running = await _with_rota(run_engine, enrol_by_csv, tmp_path, url, ROTA + FAST)
+    await running.tell(hl7.oru("M1", anc="0.40"))
+    await eventually(lambda: len(prescriber.tasks()) >= 4)  # two owners, once more the first, the pharmacist's copy
+    asked = [one for one in prescriber.tasks() if ":ack" in one["identifier"][0]["value"]]
+    owners = [one.get("owner", {}).get("reference") or one["performerType"][0]["text"] for one in asked]
+    assert owners[:3] == ["PractitionerRole/psy", "on-call", "PractitionerRole/psy"]
+    assert "partOf" not in asked[0]
+    assert [one["partOf"][0]["reference"] for one in asked[1:3]] == [f"Task/{one['id']}" for one in asked[:2]]
+    assert asked[0]["businessStatus"]["coding"][0]["code"] == "ESCALATED"
+    assert asked[0]["status"] == "requested"
+    assert {one["priority"] for one in asked} == {"stat"}
+    (copy,) = [one for one in prescriber.tasks() if one["identifier"][0]["value"].endswith(":pharmacist")]
+    assert copy["owner"] == {"reference": "Organization/pharmacy"}
+    assert copy["code"]["coding"][0]["code"] == "INFORM-PHARMACIST"
+    # The first owner answers at last, on the Task that is theirs.
+    prescriber.answer(asked[0]["id"], "completed", "Dr Hoda", decision="STOPPED")
+    found = await state_is(running, "answered", eventually)
+    number = rows_of("SELECT max(revision) FROM delivery")
+    taken = await way(running, found["id"])
+    assert taken.count("escalated") == found["escalation"]
+    assert taken[-2:] == ["answered", "closed"] or taken.count("closed") == 1
+    await eventually(lambda: rows_of("SELECT count(*) FROM finding WHERE ended_at IS NULL") == [0])
+    assert rows_of("SELECT max(revision) FROM delivery") == number
+    assert len(prescriber.flags()) == 1
+    assert prescriber.fhir.doubled() == 0
+
+
+async def test_a_task_that_is_handed_back_goes_to_the_next_owner_at_once(
+    run_engine: Callable[..., Any],
+    enrol_by_csv: Any,
+    tmp_path: Any,
+    url: str,
+    hl7: Any,
+    prescriber: Any,
+    eventually: Any,
+    rows_of: Any,
+) -> None:
+    running = await _with_rota(run_engine, enrol_by_csv, tmp_path, url, ROTA)
+    await running.tell(hl7.oru("M1", anc="0.40"))
+    await running.settled()
+    first = task_of(prescriber)
+    prescriber.answer(first["id"], "rejected", "Dr Hoda", reason="not my patient")
+    await eventually(lambda: len(prescriber.tasks()) == 3)
+    second = task_of(prescriber, ":ack:2")
+    assert second["performerType"] == [{"text": "on-call"}]
+    assert second["description"].startswith("Cette alerte attend une réponse")
+    assert (await alert_of(running))["state"] == "open"
+    # Handing back what has passed on already asks nobody again.
+    prescriber.answer(first["id"], "rejected", "Dr Hoda", reason="still not mine")
+    await eventually(lambda: rows_of("SELECT count(*) FROM step WHERE state = 'handed-back'") == [2])
+    await running.settled()
+    assert (await alert_of(running))["escalation"] == 1
+
+
+async def test_the_way_is_shown_by_the_command(
+    running: Any, hl7: Any, settings_file: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    from engine.cli_alerts import alerts_list_command, alerts_show_command
+
+    await running.tell(hl7.oru("M1", anc="0.84"))
+    await running.settled()
+    file = settings_file()
+    assert alerts_list_command(file, True, "open", "", 0, stdout=sys.stdout, stderr=sys.stderr) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (row["family"], row["state"], row["escalation"]) == ("ANC-STOP", "open", 0)
+    assert alerts_show_command(file, row["id"], True, stdout=sys.stdout, stderr=sys.stderr) == 0
+    whole = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [step["state"] for step in whole["steps"]] == ["made", "sent", "stored", "sent", "stored"]
+    assert alerts_show_command(file, "nobody's", True, stdout=sys.stdout, stderr=sys.stderr) == 1

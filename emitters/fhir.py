@@ -120,7 +120,7 @@ def transaction(
         device=device, flag=flag, observation=judged, patient=patient_reference, raised=raised, updated=updated
     )
     more: list[str] = []
-    if settings.level is Level.L3:
+    if settings.level is Level.L3 and not alert.recipient:
         if patient_reference is not None and not about_system(alert.family, alert.reason):
             issue = detected_issue(alert, _FLAG_CODE[alert.family], to)
             entries.append(_owned("DetectedIssue", "issue", alert.id, issue, alert, settings))

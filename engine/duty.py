@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+from emitters.fhir_terms import Level
 from engine.config import FhirDestination, Settings, WatchSection, minutes_of
 from engine.escalation import Escalation
 from engine.notify import Notifier
@@ -41,7 +42,9 @@ def routing_of(settings: Settings) -> Routing:
     rules = []
     for item in settings.destination:
         where = {key: frozenset(value) for key in _KEYS if (value := getattr(item.for_, key)) is not None}
-        rules.append(Rule(item.name, where, copies=isinstance(item, FhirDestination)))
+        # Without Tasks (L0, L1) a copy could not be told from the alert itself.
+        has_tasks = isinstance(item, FhirDestination) and item.level not in (Level.L0, Level.L1)
+        rules.append(Rule(item.name, where, copies=has_tasks))
     second = {PHARMACIST: settings.routing.pharmacist, LABORATORY: settings.routing.laboratory}
     return Routing(
         rules=tuple(rules),

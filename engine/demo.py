@@ -43,12 +43,13 @@ from engine.register_csv import import_csv
 from engine.simulate import AUTHORITY
 from rules.model import PatientIdentifier
 from store import Store
-from store.tables import delivery
+from store.tables import delivery, message, step
 
 __all__ = ["run"]
 
 _FHIR, _V2 = "ehr", "ehr-v2"
 _CRITICAL = "DEMO-CRITICAL"
+_PRESCRIBER = "Dr Hoda"
 _SYSTEM = f"urn:oid:{AUTHORITY}"
 _DEADLINE_S = 60.0
 """Of ``--once``: what is not delivered by then is reported as lost."""
@@ -133,7 +134,8 @@ class _Demo:
             self.played = not self.stopped.is_set()
             if self.once:
                 await self._all_delivered(store)
-            else:
+            await self._answered(store)
+            if not self.once:
                 await self._calm(laboratory, feed)
             self.sent = laboratory.sent
         return await self._end(store, feed)
@@ -200,6 +202,29 @@ class _Demo:
             await self._pause(0.05)
         self.problems.append(f"not everything was delivered within {_DEADLINE_S:g} s")
 
+    async def _answered(self, store: Store) -> None:
+        """A prescriber acts on the critical stop and completes its Task in their own system: that closes the alert here."""
+        deadline = time.monotonic() + _DEADLINE_S
+        done = ""
+        while time.monotonic() < deadline and not self.stopped.is_set():
+            asked = [
+                task
+                for task in self.ehr.tasks()
+                if patient_of_reference(task.get("for", {})) == _CRITICAL
+                and task["code"]["coding"][0]["code"] == "ACK-STOP"
+            ]
+            if asked and not done:
+                done = self.ehr.answer(asked[-1]["id"], "completed", _PRESCRIBER, decision="STOPPED")["id"]
+                self.board.say("ehr", f"{_CRITICAL}: {_PRESCRIBER} completes the Task, decision STOPPED")
+            closed: bool = await store.read(_closed_by_a_person)
+            if done and closed:
+                self.board.say("engine", f"{_CRITICAL}: the alert is closed, by {_PRESCRIBER}")
+                self.remarks.append(f"1 alert closed: {_PRESCRIBER} completed its Task in the prescriber's system")
+                return
+            await self._pause(0.05)
+        if not self.stopped.is_set():
+            self.problems.append("the Task that the prescriber completed did not close its alert")
+
     async def _deliveries(self, store: Store) -> list[Delivered]:
         counts = await store.read(_by_state)
         of = {name: {state: number for (n, state), number in counts.items() if n == name} for name in (_FHIR, _V2)}
@@ -260,7 +285,7 @@ class _Demo:
             # Ended by a person in the middle of the cast: there is nothing to compare.
             return 1 if self.once else 0
         if self.once:
-            self._account(snapshot.received, sum(snapshot.dispositions.values()))
+            self._account(snapshot.received, sum(snapshot.dispositions.values()), await store.read(_read_back))
         seen = self.watched
         if seen.critical_flagged:
             took = seen.critical_flagged - seen.critical_sent
@@ -277,11 +302,21 @@ class _Demo:
         # A live demo takes messages from anybody; only the one that plays by itself can be held to its table.
         return 0 if not self.once or (not self.problems and all(row.ok for row in outcomes)) else 1
 
-    def _account(self, received: int, disposed: int) -> None:
-        if received != self.sent:
-            self.problems.append(f"the laboratory sent {self.sent} messages, {received} were stored")
+    def _account(self, received: int, disposed: int, read_back: int) -> None:
+        """``read_back``: answers, which come from the prescriber's system and not from the laboratory."""
+        if received - read_back != self.sent:
+            self.problems.append(f"the laboratory sent {self.sent} messages, {received - read_back} were stored")
         if received != disposed:
             self.problems.append(f"{received} messages came in, {disposed} have their disposition")
+
+
+def _closed_by_a_person(connection: Connection) -> bool:
+    closed = select(func.count()).select_from(step).where(step.c.state == "closed")
+    return bool(connection.scalar(closed))
+
+
+def _read_back(connection: Connection) -> int:
+    return connection.scalar(select(func.count()).select_from(message).where(message.c.channel == "answers")) or 0
 
 
 def _by_state(connection: Connection) -> dict[tuple[str, str], int]:
@@ -306,7 +341,9 @@ def _settings(directory: Path, ehr: Prescriber, v2: Prescriber, *, once: bool) -
         mllp=MllpSection(port=_port(2575)),
         http=HttpSection(port=_port(8080)),
         destination=(
-            FhirDestination(name=_FHIR, kind="fhir", url=ehr.url, retry_first_s=0.3, retry_longest_s=1),
+            FhirDestination(
+                name=_FHIR, kind="fhir", url=ehr.url, retry_first_s=0.3, retry_longest_s=1, answers_every_s=0.5
+            ),
             MllpDestination(
                 name=_V2, kind="mllp", host="127.0.0.1", port=v2.mllp_port, retry_first_s=0.3, retry_longest_s=1
             ),

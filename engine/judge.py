@@ -25,7 +25,7 @@ from engine.present import Present, Turn
 from engine.versions import Change, Effect, compare
 from ingest.envelope import assigned_id
 from ingest.reading import Confirmation, LedgerEntry, Problem, Reading
-from rules.model import LabResult, ResultStatus, Trust
+from rules.model import LabResult, PatientIdentifier, ResultStatus, Trust
 from store.port import Claim, Disposition, MessageDone, PatientRecord, ResultRecord, Work
 from store.values import new_id
 
@@ -63,6 +63,9 @@ class Judge:
             assigned = f"Patient/{assigned_id(claim.message_id, int(entry[1]) if entry else None)}"
             apply(fact, patients, work, now=now, source=f"{claim.channel} {turn.source}".strip(), assigned=assigned)
         merged = [one for one in reading.merges if merge(one, patients, self.present, turn)]
+        if reading.production:
+            for known in reading.pending:
+                self._pending(known, patients, turn)
         ends = [(result.where, self._result(result, reading, patients, turn)) for result in reading.results]
         tally = Counter(end.disposition for _, end in ends)
         settled = {one.where for one in reading.confirmations if self._confirmed(one, reading, patients, turn, ends)}
@@ -114,6 +117,13 @@ class Judge:
             self._note(record, result, turn)
             return _UNENROLLED
         return self._version(record, result, turn)
+
+    def _pending(self, identifiers: tuple[PatientIdentifier, ...], patients: Patients, turn: Turn) -> None:
+        """The laboratory has the specimen. Said again before its count came, it buys no more time."""
+        found = patients.find(identifiers)
+        if isinstance(found, Known) and not found.doubt and found.record.enrolled and found.record.pending_at is None:
+            found.record.pending_at = turn.now
+            turn.work.patients[found.record.id] = found.record
 
     def _confirmed(
         self, one: Confirmation, reading: Reading, patients: Patients, turn: Turn, ends: list[tuple[str, _End]]

@@ -57,6 +57,8 @@ class Present:
 
     def filed(self, record: PatientRecord, item: ResultRecord, turn: Turn, *, replaces: bool) -> None:
         """A version became the current one. ``replaces``: another stood before it, and what rested on that is taken back."""
+        if item.result.trust is Trust.ESTABLISHED:
+            record.pending_at = None
         holding = self._judge(record, item, turn, first=not replaces)
         if replaces:
             self.notifier.withdraw(

@@ -23,7 +23,7 @@ from engine.present import Present, Turn
 from engine.watch_patients import PatientWatch
 from engine.watch_rhythm import Judgement, Listening, hear, judge
 from rules.alerts import AlertDraft
-from rules.model import Alert, AlertKind, CourseState, Subject
+from rules.model import Alert, AlertFamily, AlertKind, CourseState, Subject
 from rules.silence import (
     DESTINATION_DOWN,
     FEED_SILENT,
@@ -79,7 +79,10 @@ class Watch:
         self._on_alerts = on_alerts
         self._clock = clock
         self._patients = PatientWatch(
-            notifier=present.notifier, default_protocol=present.default_protocol, zone=present.zone
+            notifier=present.notifier,
+            default_protocol=present.default_protocol,
+            zone=present.zone,
+            pending=timedelta(hours=settings.pending_h),
         )
         self._started_at = clock()
         self._deaf: tuple[datetime, datetime] | None = None
@@ -198,6 +201,9 @@ class Watch:
         if standing is None or standing.state != "open":
             return
         before = standing.alert
+        record = work.patients.get(patient_id or "")
+        if before.family is AlertFamily.OVERDUE and record is not None and self._patients.is_pending(record, now):
+            return
         passed = self._escalation.unanswered(standing, work, now, but=await self._not_to(before))
         if patient_id is not None:
             work.patients[patient_id].alerts[alert_id] = passed

@@ -48,6 +48,12 @@ class PatientWatch:
     notifier: Notifier
     default_protocol: str
     zone: ZoneInfo
+    pending: timedelta = timedelta(0)
+    """How long a count whose specimen the laboratory has is not called overdue."""
+
+    def is_pending(self, record: PatientRecord, now: datetime) -> bool:
+        """A count is on its way: that it is not there yet is no news."""
+        return record.pending_at is not None and now - record.pending_at < self.pending
 
     def look(self, record: PatientRecord, standing: _Open, now: datetime) -> Work:
         """All that follows from looking at this patient now; ``standing``: the patient's open findings."""
@@ -58,6 +64,9 @@ class PatientWatch:
         verdict = assess(protocol, record.course, history, None, today)
         missing = self._missing(record, verdict, today, baseline_days)
         kept = self._kept(record, history, missing, today)
+        waits = missing is not None and missing[0] == OVERDUE and self.is_pending(record, now)
+        if waits:
+            missing, kept = None, kept | {OVERDUE}
         active = record.course.state is CourseState.ACTIVE
         for finding in (item for item in standing if item["kind"] != "unanswered"):
             if missing is not None and finding["kind"] == missing[0] and _same(finding, missing[1]):
@@ -77,6 +86,8 @@ class PatientWatch:
                 if isinstance(verdict, Assessment)
                 else today + timedelta(days=1)
             )
+        if waits and record.pending_at is not None:
+            following = (record.pending_at + self.pending).astimezone(self.zone).date()
         work.looked.append(
             Looked(
                 record=record,

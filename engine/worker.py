@@ -282,6 +282,8 @@ def _identifiers(reading: Reading) -> Iterable[PatientIdentifier]:
         yield from (*merge.prior, *merge.survivor)
     for problem in reading.problems:
         yield from problem.identifiers
+    for known in reading.pending:
+        yield from known
     for fact in reading.register:
         yield from fact.identifiers
         if isinstance(fact, PatientFact):

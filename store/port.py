@@ -159,6 +159,8 @@ class PatientRecord:
     alerts: dict[str, AlertRecord] = field(default_factory=dict)
     present: Assessment | None = None
     settle_at: datetime | None = None
+    pending_at: datetime | None = None
+    """Since when the laboratory has the specimen of a count that has not come."""
     new: bool = False
 
 

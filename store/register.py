@@ -55,6 +55,7 @@ _patient = Prepared(
         patient.c.course,
         patient.c.present,
         patient.c.settle_at,
+        patient.c.pending_at,
     ).where(patient.c.id == _wanted)
 )
 _settling = Prepared(
@@ -107,6 +108,7 @@ _update_patient = Prepared(
                 "next_due",
                 "recheck_by",
                 "settle_at",
+                "pending_at",
                 "watch_on",
                 "updated_at",
             )
@@ -172,7 +174,7 @@ def by_id(connection: Connection, ids: Sequence[str]) -> list[PatientRecord]:
 def _whole(
     number: str, row: Sequence[Any], names: Sequence[Any], counts: Sequence[Any], alerts: Sequence[Any]
 ) -> PatientRecord:
-    enrolled, rev, person, owner, course, present, settle_at = row[0]
+    enrolled, rev, person, owner, course, present, settle_at, pending_at = row[0]
     record = PatientRecord(
         id=number,
         enrolled=bool(enrolled),
@@ -182,6 +184,7 @@ def _whole(
         course=decode_course(course),
         present=decode_assessment(present) if present else None,
         settle_at=from_ms(settle_at) if settle_at is not None else None,
+        pending_at=from_ms(pending_at) if pending_at is not None else None,
     )
     for value, authority, kind in names:
         record.identifiers.append(PatientIdentifier(value, authority, kind))
@@ -352,6 +355,7 @@ def _patients(connection: Connection, work: Work, at_ms: int) -> None:
             "next_due": _iso(record.present.next_due if record.present else None),
             "recheck_by": _iso(record.present.recommended_recheck_by if record.present else None),
             "settle_at": to_ms(record.settle_at) if record.settle_at else None,
+            "pending_at": to_ms(record.pending_at) if record.pending_at else None,
             "watch_on": _iso(_watch_on(record)),
             "updated_at": at_ms,
         }

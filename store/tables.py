@@ -161,6 +161,8 @@ patient = Table(
     Column("next_due", String),
     Column("recheck_by", String),
     Column("settle_at", BigInteger),
+    # Since when the laboratory has a specimen whose count has not come.
+    Column("pending_at", BigInteger),
     # ISO day on which the clock must look at this patient: the sweep is a range of its index. NULL: not by itself.
     Column("watch_on", String),
     Column("created_at", BigInteger, nullable=False),

@@ -74,7 +74,19 @@ def _set_aside(why: NotFhir) -> Reading:
 class _Reader:
     """One payload's way to a Reading; holds what the resources share."""
 
-    __slots__ = ("control_id", "identifiers", "index", "kind", "out", "production", "reports", "sender", "site", "zone")
+    __slots__ = (
+        "control_id",
+        "identifiers",
+        "index",
+        "kind",
+        "out",
+        "pending",
+        "production",
+        "reports",
+        "sender",
+        "site",
+        "zone",
+    )
 
     def __init__(self, index: Index, zone: ZoneInfo | None, site: Site | None) -> None:
         self.index, self.zone, self.site = index, zone, site
@@ -83,6 +95,7 @@ class _Reader:
         self.sender = ""
         self.production = True
         self.identifiers: list[PatientIdentifier] = []
+        self.pending: list[tuple[PatientIdentifier, ...]] = []
         bundle = index.bundle
         self.kind = f"Bundle/{bundle.type}" if bundle and bundle.type else "Bundle" if bundle else index.items[-1].kind
         self.control_id = _control_id(bundle) if bundle else index.items[-1].id
@@ -125,6 +138,7 @@ class _Reader:
             identifiers=tuple(self.identifiers),
             register=tuple(facts),
             replies=replies,
+            pending=tuple(self.pending),
             production=self.production,
         )
 
@@ -171,6 +185,9 @@ class _Reader:
                 self._not_relevant(where, recognition.reason)
             elif observation.status in ("registered", None) and not has_value(part):
                 self._not_relevant(where, "pending")
+                known, doubts = self._patient(observation, item)
+                if known and not doubts and observation.status == "registered":
+                    self.pending.append(known)
             else:
                 relevant.append((where, part, recognition))
         if not relevant:

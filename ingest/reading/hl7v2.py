@@ -71,8 +71,10 @@ def _read_results(message: Message, zone: ZoneInfo | None, site: Site | None) ->
     production = header.processing_id not in ("T", "D")
     out = Assembly()
     groups = groups_of(message, out.ledger, site)
+    pending = _pending(message, out.ledger, site, production=production)
     if not groups:
-        return _reading(header, "not_relevant", out.ledger, production=production)
+        reading = _reading(header, "not_relevant", out.ledger, production=production)
+        return replace(reading, pending=pending) if pending else reading
     issued = stamp_of(header.timestamp, zone)
     identifiers: tuple[PatientIdentifier, ...] = ()
     confirmations: list[Confirmation] = []
@@ -115,7 +117,9 @@ def _read_results(message: Message, zone: ZoneInfo | None, site: Site | None) ->
         "results" if out.results else "unassessable" if out.problems else "not_relevant"
     )
     reading = _reading(header, disposition, out.ledger, out, identifiers, production=production)
-    return replace(reading, confirmations=tuple(confirmations)) if confirmations else reading
+    if confirmations or pending:
+        reading = replace(reading, confirmations=tuple(confirmations), pending=pending)
+    return reading
 
 
 def _reading(
@@ -139,6 +143,21 @@ def _reading(
         identifiers=identifiers,
         production=header.processing_id not in ("T", "D") if production is None else production,
     )
+
+
+def _pending(
+    message: Message, ledger: list[LedgerEntry], site: Site | None, *, production: bool
+) -> tuple[tuple[PatientIdentifier, ...], ...]:
+    """Whose neutrophil count is in the laboratory: OBX-11 I without a value. N and O promise none."""
+    waiting = {entry.where for entry in ledger if entry.reason == "pending"}
+    if not waiting:
+        return ()
+    rows = enumerate(message.segments("OBX"), 1)
+    pid = message.segment("PID")
+    if pid is None or not any(f"OBX[{n}]" in waiting and row.field(11).upper() == "I" for n, row in rows):
+        return ()
+    known, doubts = patient_of(pid, production=production)
+    return (site.named(known) if site is not None else known,) if known and not doubts else ()
 
 
 def _set_aside(code: str, where: str, text: str, header: Header | None = None) -> Reading:

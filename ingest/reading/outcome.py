@@ -155,4 +155,6 @@ class Reading:
     confirmations: tuple[Confirmation, ...] = ()
     merges: tuple[Merge, ...] = ()
     replies: tuple[Reply, ...] = ()
+    pending: tuple[tuple[PatientIdentifier, ...], ...] = ()
+    """Whose count the laboratory has the specimen of, and no value yet (OBX-11 I, Observation ``registered``)."""
     production: bool = True

@@ -18,6 +18,8 @@ from engine.judge import Judge
 from engine.notify import Notifier
 from engine.observe import Meters
 from engine.present import Present
+from engine.rota import DAYS, HOLIDAY, Role, Rota, Shift
+from engine.routing import Routing, Rule
 from engine.watch import Watch
 from engine.worker import Worker
 from rules.model import (
@@ -32,6 +34,7 @@ from rules.model import (
 from store import Envelope, Store, feeds
 from store.port import DeliveryOutcome, PatientRecord, Work
 from store.register import by_id
+from store.values import from_ms
 
 PARIS = ZoneInfo("Europe/Paris")
 MONDAY = datetime(2026, 9, 7, 0, 0, tzinfo=PARIS)
@@ -41,8 +44,16 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 class Clinic:
     """An engine's back without its loops' waiting: a clock that is set, a laboratory, and the sweeps."""
 
-    def __init__(self, url: str, *, mode: str = "deliver", destinations: tuple[str, ...] = ("ehr", "v2")) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        mode: str = "deliver",
+        destinations: tuple[str, ...] = ("ehr", "v2"),
+        rota: Rota | None = None,
+    ) -> None:
         self.url, self.now = url, MONDAY
+        self.routing = Routing(rules=tuple(Rule(name) for name in destinations), rota=rota) if rota else None
         self.observe, self.names = mode == "observe", destinations
         self.states = dict.fromkeys(destinations, "up")
         self.settings = WatchSection()
@@ -52,7 +63,7 @@ class Clinic:
         """Also a restart: everything but the database is new."""
         self.store = Store(self.url)
         await self.store.open()
-        notifier = Notifier(language="fr", destinations=self.names, observe=self.observe)
+        notifier = Notifier(language="fr", destinations=self.names, observe=self.observe, routing=self.routing)
         self.present = Present(
             default_protocol="ansm",
             notifier=notifier,
@@ -502,6 +513,92 @@ async def test_information_waits_for_no_answer(clinic: Clinic, hl7: Any) -> None
         if now.hour % 6 == 0:
             await clinic.sweep()
     assert await clinic.findings() == []
+
+
+# A rota
+
+
+async def test_a_month_of_nobody_passes_a_stop_through_the_rota_once_an_hour_whatever_dies(url: str, hl7: Any) -> None:
+    """The consultant by day, somebody on call by night and on Sunday, the head always: a stop that nobody answers is asked
+    of each in turn. The process is ended and begun anew at odd hours."""
+    days = frozenset(DAYS[:6])
+    rota = Rota(
+        zone=PARIS,
+        roles=(Role("consultant", "PractitionerRole/c"), Role("on-call"), Role("head")),
+        shifts=(
+            Shift("consultant", days, 8 * 60, 18 * 60),
+            Shift("on-call", days, 18 * 60, 8 * 60),
+            Shift("on-call", frozenset((DAYS[6], HOLIDAY))),
+            Shift("on-call", frozenset((DAYS[0],)), 0, 8 * 60),
+            Shift("head", frozenset((*DAYS, HOLIDAY))),
+        ),
+        calendar="FR",
+    )
+    assert rota.gaps() == []
+    clinic, dice = Clinic(url, rota=rota), random.Random(7)  # picks the hours of the kills
+    await clinic.open()
+    await clinic.enrol("p1", start=(MONDAY - 3 * DAY).date())
+    await clinic.count(hl7, "p1", "0.30")
+    begun = clinic.now
+    for _ in clinic.hours(30):
+        await clinic.sweep()
+        if clinic.now.hour == 3:
+            await clinic.sweep()  # a second look at the same hour adds nothing
+        if dice.random() < 0.03:
+            await clinic.restart()
+    stop = "(SELECT id FROM alert WHERE family = 'ANC-STOP')"
+    sql = f"SELECT at, who, revision FROM step WHERE state = 'escalated' AND alert_id = {stop} ORDER BY id"  # noqa: S608
+    taken = await clinic.store.read(lambda connection: connection.exec_driver_sql(sql).fetchall())
+    assert [from_ms(row[0]) for row in taken] == [begun.astimezone(UTC) + HOUR * n for n in range(1, 721)]
+    assert [row[2] for row in taken] == list(range(2, 722))
+    asked = [rota.first("", begun), *(row[1] for row in taken)]
+    for before, owner, row in zip(asked, asked[1:], taken, strict=False):
+        assert owner in rota.on_duty(from_ms(row[0]))
+        assert owner != before  # two are there at every hour
+    told = await clinic.told("family", "revision", "subject.owner")
+    stops = [row for row in told if row[0] == "ANC-STOP"]
+    assert [row[1] for row in stops] == list(range(1, 722))
+    assert {row[2] for row in stops} == {"PractitionerRole/c", "on-call", "head"}
+    assert [row[0] for row in await clinic.findings()].count("unanswered") <= 2  # the stop, and the control after it
+    await clinic.close()
+
+
+# A specimen that is in the laboratory
+
+
+def pending(hl7: Any, number: str, drawn: datetime) -> bytes:
+    raw: bytes = hl7.oru("P1", anc="", patient=f"{number}^^^CHX&1.2.3&ISO^PI", filler="B9", collected=drawn, status="I")
+    return raw
+
+
+async def test_a_specimen_in_the_laboratory_silences_overdue_for_a_day_and_no_longer(clinic: Clinic, hl7: Any) -> None:
+    await clinic.enrol("p1", start=(MONDAY - 20 * DAY).date())
+    await clinic.message("LAB", raw=pending(hl7, "p1", clinic.now), relevant=True)
+    begun = None
+    for now in clinic.hours(2):
+        if now.hour == 9:  # the laboratory says so again: it buys no more time
+            await clinic.message("LAB", raw=pending(hl7, "p1", now) + b"NTE|1||again", relevant=True)
+        await clinic.sweep()
+        if begun is None and await clinic.findings():
+            begun = now
+    assert begun == MONDAY + DAY
+    assert [row for row in await clinic.findings() if row[0] == "overdue"] == [("overdue", "p1", None)]
+
+
+async def test_a_reminder_that_stands_is_not_asked_again_while_the_specimen_is_in_the_laboratory(
+    clinic: Clinic, hl7: Any
+) -> None:
+    await clinic.enrol("p1", start=(MONDAY - 20 * DAY).date())
+    await clinic.sweep()
+    assert await clinic.told("kind", "level") == [("raised", "red")]
+    await clinic.message("LAB", raw=pending(hl7, "p1", clinic.now), relevant=True)
+    for _ in clinic.hours(20 / 24):
+        await clinic.sweep()
+    assert len(await clinic.told("kind")) == 1
+    await clinic.count(hl7, "p1")
+    await clinic.sweep()
+    assert await clinic.findings() == [("overdue", "p1", "arrived")]
+    assert await clinic.told("kind") == ["raised", "withdrawn"]
 
 
 # Observe

@@ -50,7 +50,7 @@ def routing_of(settings: Settings) -> Routing:
         rules=tuple(rules),
         rota=rota_of(settings),
         owner=settings.routing.owner,
-        has_other_owners=any(isinstance(item, FhirDestination) and item.owner for item in settings.destination),
+        has_other_owners=any(getattr(item, "owner", "") for item in settings.destination),
         roles={kind: role for kind, role in second.items() if role},
     )
 
@@ -116,9 +116,9 @@ def _roles(settings: Settings) -> Iterator[str]:
         if rota.shift
     ]
     owners += [
-        (f"destination[{number}].owner", item.owner)
+        (f"destination[{number}].owner", getattr(item, "owner", ""))
         for number, item in enumerate(settings.destination)
-        if isinstance(item, FhirDestination) and rota.shift
+        if rota.shift
     ]
     # A reference names somebody whom the rota need not know.
     named += [(place, owner) for place, owner in owners if owner and "/" not in owner]

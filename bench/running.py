@@ -97,13 +97,14 @@ def receiver() -> Iterator[Receiver]:
 
 
 @contextlib.contextmanager
-def serve(directory: Path, fhir: Receiver | None = None) -> Iterator[Serve]:
-    """Started on a new database; stopped as a supervisor would."""
+def serve(directory: Path, fhir: Receiver | None = None, *, settings: str = "") -> Iterator[Serve]:
+    """Started on a new database; stopped as a supervisor would. ``settings``: more of the file, instead of the bench's own
+    watch and destination."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "neutroflag.toml"
     text = f'[store]\nurl = "sqlite:///{directory / "bench.db"}"\n[mllp]\nport = 0\n[http]\nport = 0\n'
     # The people of the bench have no counts before it: their overdue alerts would be delivered among those measured.
-    text += "[watch]\nevery_s = 3600\n"
+    text += settings or "[watch]\nevery_s = 3600\n"
     if fhir is not None:
         text += f'[[destination]]\nname = "ehr"\nkind = "fhir"\nurl = "http://127.0.0.1:{fhir.port}/fhir"\n'
     config.write_text(text, encoding="utf-8")

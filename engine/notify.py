@@ -24,6 +24,7 @@ from rules.model import (
     Assessment,
     CourseState,
     LabResult,
+    OrderReference,
     PatientIdentifier,
     Person,
     ResultStatus,
@@ -102,6 +103,7 @@ class Notifier:
             source=source,
             language=self.language,
             told=standing.alert.told if standing else (),
+            order=_order(record, result),
         )
         if standing is not None and not asks:
             alert = _still_asked(alert, standing.alert)
@@ -155,6 +157,7 @@ class Notifier:
             where=where,
             source=source,
             language=self.language,
+            order=_order(record, None) if record else OrderReference(),
         )
         alert = self.asked(alert, now)
         entry = AlertRecord(alert=alert, patient_id=record.id if record else None, state="open", result_key=key)
@@ -192,6 +195,7 @@ class Notifier:
             reason=DISPENSED,
             source=source,
             language=self.language,
+            order=_order(record, None),
         )
         entry = AlertRecord(
             alert=self.asked(alert, now), patient_id=record.id, state="open", result_key=f"{DISPENSED}|{key}"
@@ -461,6 +465,14 @@ def _worse(before: Alert, verdict: Assessment, result: LabResult | None, draft: 
 
 def _count(result: LabResult | None) -> object:
     return (result.key, result.anc, result.collected_at) if result is not None else None
+
+
+def _order(record: PatientRecord, result: LabResult | None) -> OrderReference:
+    """Of the count itself, else of the patient's newest one."""
+    if result is not None:
+        return result.order
+    newest = max(record.results.values(), key=lambda one: one.id, default=None)
+    return newest.result.order if newest is not None else OrderReference()
 
 
 def _subject(record: PatientRecord) -> Subject:

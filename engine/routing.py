@@ -99,14 +99,13 @@ class Routing:
 
 def facts_of(alert: Alert, sender: str = "") -> Facts:
     """``sender``: of the message, MSH-3|MSH-4; either half alone names it too."""
-    result = alert.result
-    order = result.order if result is not None else None
+    order = alert.result.order if alert.result is not None else alert.order
     sender = sender or alert.source.partition(" ")[0]
     asked = alert.asked[-1] if alert.asked else ""
     return Facts(
         sender=_named(sender, *sender.split("|")),
-        ward=_named(order.ward if order else ""),
-        prescriber=_named(order.prescriber if order else ""),
+        ward=_named(order.ward),
+        prescriber=_named(order.prescriber),
         level=_named(alert.pressing.value),
         recipient=_named(alert.recipient) if alert.recipient else _named(PRESCRIBER, asked, alert.subject.owner),
     )

@@ -409,6 +409,8 @@ class Alert:
     """How urgently it is asked for, where that has risen above ``level`` for want of an answer."""
     asked: tuple[str, ...] = ()
     """The owners (role names) that were asked this question, the present one last."""
+    order: OrderReference = OrderReference()
+    """Of the count behind it, or of the patient's last one: where the patient is and who ordered, for routing."""
     recipient: str = ""
     """"" = who must answer; else the second one whom this copy is for (``pharmacist``, ``laboratory``)."""
     told: tuple[str, ...] = ()

@@ -295,7 +295,7 @@ class _Reader:
             stamp=stamp,
             issued=stamp_of(observation.issued, self.zone) if observation.issued else Stamp(None),
             key=key_of(observation, item, recognition.coding.code, where),
-            order=order_in(observation, report),
+            order=order_in(observation, report, self.index, item),
             group=(reference, stamp.at) if stamp.at is not None else id(item),
         )
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 from decimal import Decimal
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ingest.reading import fhirtypes as t
 from ingest.reading.codes import Coding, Recognition, recognise, specimen_of
-from ingest.reading.fhirindex import UNDECODABLE, Item, decode
+from ingest.reading.fhirindex import UNDECODABLE, Index, Item, decode
 from ingest.reading.notes import says_aggregated, says_clotted, says_haemolysed
 from ingest.reading.units import Unit, unit_of
 from ingest.reading.v2fields import range_of
 from ingest.reading.values import Number, Refusal, number_of, number_of_json
 from rules.model import Comparator, OrderReference, ResultStatus
+
+T = TypeVar("T")
 
 __all__ = [
     "STATUS",
@@ -223,10 +225,49 @@ def key_of(observation: t.Observation, item: Item, code: str, where: str) -> str
     return f"content:{hashlib.blake2b(item.raw, digest_size=16).hexdigest()}{tail}"
 
 
-def order_in(observation: t.Observation, report: t.DiagnosticReport | None) -> OrderReference:
+def order_in(observation: t.Observation, report: t.DiagnosticReport | None, index: Index, item: Item) -> OrderReference:
     found = {"PLAC": "", "FILL": ""}
     for identifier in (*observation.identifier, *(report.identifier if report else ())):
         for coding in identifier.type.coding if identifier.type else ():
             if coding.code in found and not found[coding.code]:
                 found[coding.code] = identifier.value or ""
-    return OrderReference(placer=found["PLAC"], filler=found["FILL"])
+    return OrderReference(
+        placer=found["PLAC"],
+        filler=found["FILL"],
+        ward=_ward(observation, index, item),
+        prescriber=_prescriber(observation, index, item),
+    )
+
+
+def _prescriber(observation: t.Observation, index: Index, item: Item) -> str:
+    """Who ordered it: the requester of the ServiceRequest that came along."""
+    for reference in observation.basedOn:
+        order = index.find(reference.reference, item) if reference.reference else None
+        if order is not None and order.kind == "ServiceRequest":
+            return _called(_decoded(order, t.ServiceRequest, t.ServiceRequest()).requester)
+    return ""
+
+
+def _ward(observation: t.Observation, index: Index, item: Item) -> str:
+    """Where the patient is: the last location of the Encounter that came along."""
+    reference = observation.encounter.reference if observation.encounter else None
+    stay = index.find(reference, item) if reference else None
+    if stay is None or stay.kind != "Encounter":
+        return ""
+    places = _decoded(stay, t.Encounter, t.Encounter()).location
+    return _called(places[-1].location) if places else ""
+
+
+def _decoded(item: Item, kind: type[T], instead: T) -> T:
+    try:
+        return decode(item.raw, kind)
+    except UNDECODABLE:
+        return instead
+
+
+def _called(reference: t.Reference | None) -> str:
+    """By its identifier, else as it is referred to, else by its name."""
+    if reference is None:
+        return ""
+    identified = reference.identifier.value if reference.identifier else None
+    return identified or reference.reference or reference.display or ""

@@ -128,6 +128,7 @@ class Observation(Component, frozen=True):
     meta: Meta | None = None
     identifier: list[Identifier] = field(default_factory=list)
     basedOn: list[Reference] = field(default_factory=list)
+    encounter: Reference | None = None
     status: str | None = None
     subject: Reference | None = None
     effectiveDateTime: str | None = None
@@ -302,6 +303,20 @@ class Task(Struct, frozen=True):
     note: list[Note] = field(default_factory=list)
     input: list[TaskDetail] = field(default_factory=list)
     output: list[TaskDetail] = field(default_factory=list)
+
+
+class ServiceRequest(Struct, frozen=True):
+    requester: Reference | None = None
+
+
+class Stay(Struct, frozen=True):
+    """Encounter.location."""
+
+    location: Reference | None = None
+
+
+class Encounter(Struct, frozen=True):
+    location: list[Stay] = field(default_factory=list)
 
 
 class Source(Struct, frozen=True):

@@ -113,6 +113,8 @@ def _read_results(message: Message, zone: ZoneInfo | None, site: Site | None) ->
             _narrated(group, known, len(out.results) > before, out)
         for one in enclosed:
             _account(one, known, len(out.results) > before, out)
+    if out.results and (ward := _ward(message)):
+        out.results = [replace(one, order=replace(one.order, ward=ward)) for one in out.results]
     disposition: Literal["results", "unassessable", "not_relevant"] = (
         "results" if out.results else "unassessable" if out.problems else "not_relevant"
     )
@@ -143,6 +145,12 @@ def _reading(
         identifiers=identifiers,
         production=header.processing_id not in ("T", "D") if production is None else production,
     )
+
+
+def _ward(message: Message) -> str:
+    """PV1-3.1, the point of care; "" where the message names several."""
+    wards = {pv1.component(3) for pv1 in message.segments("PV1")}
+    return wards.pop() if len(wards) == 1 else ""
 
 
 def _pending(

@@ -65,7 +65,7 @@ def order_of(group: Group, zone: ZoneInfo | None, sent: Stamp) -> Order:
         doubts = ("specimen-ambiguous", *doubts)
     issued = obr.field(22) if obr else ""
     return Order(
-        reference=OrderReference(placer=placer, filler=filler),
+        reference=OrderReference(placer=placer, filler=filler, prescriber=_prescriber(obr, orc)),
         panel=panel,
         status=obr.field(25).upper() if obr else "",
         collected=first_stamp(collected, obr or group.specimens[0], zone) if collected else _UNTIMED,
@@ -77,6 +77,14 @@ def order_of(group: Group, zone: ZoneInfo | None, sent: Stamp) -> Order:
         doubts=doubts,
         retired=orc is not None and orc.field(1).upper() in RETIRED,
     )
+
+
+def _prescriber(obr: Segment | None, orc: Segment | None) -> str:
+    """Who ordered it: OBR-16.1, else ORC-12.1 (XCN)."""
+    for segment, position in ((obr, 16), (orc, 12)):
+        if segment is not None and segment.field(position) not in ("", NULL):
+            return segment.component(position)
+    return ""
 
 
 def _stated(segment: Segment, position: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from bench.running import Receiver, Serve, receiver, serve
+from engine.prescriber import Prescriber
 from engine.register_csv import import_csv
 from engine.simulate import blood_count
 from store import accounts, database
@@ -107,6 +110,51 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
                 hashed = PasswordHasher().hash(PASSWORD)
                 accounts.add(connection, name, password_hash=hashed, role=role, at_ms=now_ms, actor="browser test")
         yield found
+
+
+_ROTA = """
+[watch]
+every_s = 0.5
+critical_h = 0.002
+critical_again_h = 1
+[routing]
+owner = "psychiatre"
+[[rota.role]]
+name = "psychiatre"
+fhir = "PractitionerRole/psy"
+[[rota.role]]
+name = "astreinte"
+[[rota.shift]]
+role = "psychiatre"
+[[rota.shift]]
+role = "astreinte"
+[[destination]]
+name = "ehr"
+kind = "fhir"
+url = "{url}"
+answers_every_s = 0.3
+"""
+
+
+@pytest.fixture(scope="session")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, Prescriber]]:
+    """Open, with a rota, and with a prescriber's system whose Tasks people answer."""
+    system, started, over = Prescriber(), threading.Event(), threading.Event()
+
+    async def run() -> None:
+        async with system:
+            started.set()
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    assert started.wait(30)
+    try:
+        with serve(tmp_path_factory.mktemp("ward") / "engine", settings=_ROTA.format(url=system.url)) as engine:
+            yield House(engine, Receiver(system.http_port)), system
+    finally:
+        over.set()
+        thread.join(10)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ async def test_one_fact_by_hl7_and_by_fhir_is_one_alert(
             found = fhir.observation("0.840", identifier=f"r-{number}", collected=drawn)
             assert (await door.post("/fhir/Observation", json=found)).status_code == 201
     await running.settled()
-    assert await alerts(running) == [("ANC-STOP", "critical", "open")]
+    assert await alerts(running) == [("ANC-STOP", "red", "open")]
     assert [row["revision"] for row in await running.deliveries()] == [1, 1]
     assert (len(prescriber.flags()), len(prescriber.tasks()), len(prescriber.messages())) == (1, 1, 1)
 

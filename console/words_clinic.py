@@ -403,6 +403,11 @@ _ALERT: dict[str, tuple[str, str]] = {
         "Retrait douteux d’un résultat établi",
         "Doubtful withdrawal of an established result",
     ),
+    "clinic.reason.merge-doubtful": ("Fusion de patients douteuse", "Doubtful merge of patients"),
+    "clinic.reason.merge-two-courses": (
+        "Fusion de deux patients traités : à vérifier",
+        "Two treated patients were merged: to be checked",
+    ),
     "clinic.reason.percent-without-leukocytes": ("Pourcentage sans leucocytes", "Percentage without leukocytes"),
     "clinic.reason.code-conflict": ("Codes contradictoires", "Contradictory codes"),
     "clinic.reason.collection-time-unreadable": ("Date de prélèvement illisible", "Unreadable time of collection"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
+import ssl
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,8 @@ from ingest.access import Senders
 from ingest.fhir_http import FhirDoor
 from ingest.files import FolderDoor, FolderLimits
 from ingest.hl7_http import Hl7Door
-from ingest.mllp import MllpLimits, MllpListener
+from ingest.limits import MllpLimits
+from ingest.mllp import MllpListener
 from store import Store, StoreUnavailable, trail
 from store.values import to_ms
 
@@ -54,6 +57,8 @@ class Engine:
         self._pages: Pages | None = None
         self._kafka: KafkaInlet | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._mllp_tls: ssl.SSLContext | None = None
+        self._http_tls: ssl.SSLContext | None = None
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Set with its name when a part that must run for ever ended."""
 
@@ -91,12 +96,16 @@ class Engine:
             limits = MllpLimits(
                 max_frame_bytes=settings.mllp.max_frame_bytes,
                 max_connections=settings.mllp.max_connections,
+                max_connections_per_peer=settings.mllp.max_connections_per_peer,
+                max_messages_per_s=settings.mllp.max_messages_per_s,
+                max_held_bytes=settings.mllp.max_held_bytes,
+                frame_timeout_s=settings.mllp.frame_timeout_s,
                 idle_timeout_s=settings.mllp.idle_timeout_s,
             )
             self.mllp = MllpListener(store, self.meters, board, new_control_id=_control_id, limits=limits)
             if settings.mllp.plaintext:
                 await self.mllp.start(settings.mllp.host, settings.mllp.port)
-            context = tls.mllp_server(settings.mllp)
+            context = self._mllp_tls = tls.mllp_server(settings.mllp)
             if context is not None and settings.mllp.tls_port is not None:
                 senders = Senders(settings.mllp.allow)
                 await self.mllp.start_tls(settings.mllp.host, settings.mllp.tls_port, context, senders)
@@ -131,7 +140,7 @@ class Engine:
                 may_measure=lambda request: everybody or access.named(request, "metrics") is not None,
                 handlers=handlers,
             )
-            secure = tls.http_server(settings.http)
+            secure = self._http_tls = tls.http_server(settings.http)
             self._web = Web(Guarded(app, tls=secure is not None), tls=secure, on_lost=lambda: self._fail("http"))
             await self._web.open(settings.http.host, settings.http.port)
             self.http_port = self._web.port
@@ -212,6 +221,15 @@ class Engine:
             with contextlib.suppress(StoreUnavailable):
                 entries, link = await self.store.read(trail.head)
                 self.meters.event("audit_head", count=entries, code=link)
+
+    def renew_certificates(self) -> bool:
+        """As the files are now; False, and everything as it was, when something is wrong with them."""
+        problems = tls.renew(self.settings, self._mllp_tls, self._http_tls)
+        for _ in problems:
+            self.meters.event("certificate_refused", level=logging.ERROR)
+        if not problems:
+            self.meters.event("certificates_renewed")
+        return not problems
 
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether messages are accepted and judged, and the state in numbers."""

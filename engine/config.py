@@ -119,8 +119,16 @@ class MllpSection(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=2575, ge=0, le=65535)
     max_frame_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
-    max_connections: int = Field(default=1024, ge=1)
+    max_connections: int = Field(default=4096, ge=1)
+    max_connections_per_peer: int = Field(default=1024, ge=1)
+    """Of one address; a connection too many is answered AE 207 (try again) and closed."""
+    max_messages_per_s: float = Field(default=0, ge=0)
+    """Of one address; beyond it TCP holds the sender back. 0: as fast as the store takes them."""
+    max_held_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
+    """Of frames that have begun or wait for the store; beyond it nothing more is read until there is room."""
     idle_timeout_s: float = Field(default=900, gt=0)
+    frame_timeout_s: float = Field(default=60, gt=0)
+    """From a frame's first byte to its last; long frames have longer, at 16 KiB/s."""
     plaintext: bool = True
     """Whether ``port`` is opened; ``tls_port`` is of its own."""
     allow_plaintext: bool = False

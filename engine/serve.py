@@ -76,6 +76,7 @@ async def _serve(settings: Settings, stderr: TextIO) -> int:
         print(f"cannot listen: {error}", file=stderr)
         return NOT_READY
     set_aside_what_stays()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _renew, engine, stderr)
     print(_faces(engine), file=stderr, flush=True)
     engine.failed.add_done_callback(lambda _: told.set())
     await told.wait()
@@ -86,6 +87,12 @@ async def _serve(settings: Settings, stderr: TextIO) -> int:
         print(f"{failed}: ended unexpectedly", file=stderr)
         return FAILURE
     return OK
+
+
+def _renew(engine: Engine, stderr: TextIO) -> None:
+    if not engine.renew_certificates():
+        for problem in refusals(engine.settings)[0]:
+            print(f"certificates stay as they were: {problem}", file=stderr, flush=True)
 
 
 def _faces(engine: Engine) -> str:

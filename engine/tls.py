@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.config import FhirDestination, HttpSection, MllpDestination, MllpSection, Settings
 
-__all__ = ["Inspection", "fhir_client", "http_server", "inspect", "mllp_client", "mllp_server", "pinned"]
+__all__ = ["Inspection", "fhir_client", "http_server", "inspect", "mllp_client", "mllp_server", "pinned", "renew"]
 
 _SOON = timedelta(days=30)
 
@@ -67,6 +67,23 @@ def http_server(section: HttpSection) -> ssl.SSLContext | None:
     context = _server(section.certificate, section.key)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def renew(settings: Settings, mllp: ssl.SSLContext | None, http: ssl.SSLContext | None) -> tuple[str, ...]:
+    """Reads the doors' files anew into the contexts in use: the next handshake shows them, open connections go on.
+
+    What is wrong with them instead, and then nothing is changed. An authority that was removed from ``client_ca`` is trusted
+    until the engine is started anew: OpenSSL adds and does not take away.
+    """
+    found = inspect(settings)
+    if found.problems:
+        return found.problems
+    for section, context in ((settings.mllp, mllp), (settings.http, http)):
+        if context is not None and section.certificate is not None and section.key is not None:
+            context.load_cert_chain(section.certificate, section.key, password=_no_passphrase)
+    if mllp is not None and settings.mllp.client_ca is not None:
+        mllp.load_verify_locations(cafile=settings.mllp.client_ca)
+    return ()
 
 
 def mllp_client(item: MllpDestination) -> ssl.SSLContext | None:

@@ -77,6 +77,10 @@ class Deframer:
         """Bytes held of a frame that has begun and not ended."""
         return len(self._partial)
 
+    def head(self, most: int = 4096) -> bytes:
+        """The first bytes of a frame that has begun and not ended."""
+        return bytes(self._partial[:most])
+
     @property
     def in_frame(self) -> bool:
         return self._inside

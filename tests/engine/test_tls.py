@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -412,3 +413,45 @@ def test_half_a_setting_of_tls_is_refused(tmp_path: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError):
         load(file, {})
+
+
+# Renewal
+
+
+def shown(port: int, papers: Papers) -> bytes | None:
+    """The certificate that the engine shows to the next connection, as DER."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        papers.client("lab1").wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+    ):
+        return secure.getpeercert(binary_form=True)
+
+
+async def test_a_new_certificate_is_shown_without_a_restart_and_open_connections_go_on(
+    papers: Papers, settings_with: Callable[..., Path], hl7: Any
+) -> None:
+    async with running(settings_with(mllp=door(papers))) as engine:
+        assert engine.mllp is not None
+        port = engine.mllp.tls_port
+        before = await asyncio.to_thread(shown, port, papers)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=papers.client("lab1"))
+        papers.write("server")
+        assert engine.renew_certificates()
+        after = await asyncio.to_thread(shown, port, papers)
+        assert after is not None
+        assert after != before
+        writer.write(frame(hl7.oru("M1")))
+        assert b"MSA|AA|M1" in await asyncio.wait_for(reader.readuntil(b"\x1c\r"), 20)
+        writer.close()
+
+
+async def test_a_bad_new_certificate_leaves_the_old_one_in_place(
+    papers: Papers, settings_with: Callable[..., Path]
+) -> None:
+    async with running(settings_with(mllp=door(papers))) as engine:
+        assert engine.mllp is not None
+        port = engine.mllp.tls_port
+        before = await asyncio.to_thread(shown, port, papers)
+        (papers.folder / "server.pem").write_text("half a certificate")
+        assert not engine.renew_certificates()
+        assert await asyncio.to_thread(shown, port, papers) == before

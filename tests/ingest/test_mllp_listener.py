@@ -6,6 +6,7 @@ The first fourteen tests are the fourteen trials of a listener that no engine tr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 from collections import Counter
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from ingest.mllp import MllpLimits, MllpListener
+from ingest.limits import MllpLimits
+from ingest.mllp import MllpListener
 from store import Accepted, Envelope, StoreUnavailable
 
 VT, FS, CR = b"\x0b", b"\x1c", b"\r"
@@ -493,3 +495,119 @@ async def test_received_and_answered_are_counted(door: Door, hl7: Any) -> None:
     for n in range(3):
         await lab.ask(hl7.oru(f"M{n}"))
     assert (door.meter.messages, door.meter.answers) == (3, 3)
+
+
+# Too much of something: refused with an answer, or left unread where it came from
+
+
+async def test_a_connection_too_many_is_told_to_try_again(open_door: Any, store: Any, hl7: Any, rows_of: Any) -> None:
+    door = await open_door(store, max_connections=1)
+    first = await door.lab()
+    assert said(await first.ask(hl7.oru("M1"))) == ("AA", "M1")
+    second = await door.lab()
+    ack = await second.ask(hl7.oru("M2"))
+    assert (ack.code, ack.control_id, ack.errors) == ("AE", "M2", ("207",))
+    assert await second.reader.read() == b""
+    assert rows_of("select control_id from message") == ["M1"]
+    await first.close()
+
+
+async def test_one_peer_cannot_take_every_connection(open_door: Any, store: Any, hl7: Any, eventually: Any) -> None:
+    door = await open_door(store, max_connections_per_peer=2)
+    labs = [await door.lab() for _ in range(3)]
+    assert [(await lab.ask(hl7.oru(f"M{n}", accept="AL"))).code for n, lab in enumerate(labs)] == ["CA", "CA", "CE"]
+    assert door.meter.events["peer_connection_refused"] == 1
+    # Its place is free again once one of its connections has ended.
+    await labs[0].close()
+    await eventually(lambda: len(door.listener.connections) == 1)
+    anew = await door.lab()
+    assert said(await anew.ask(hl7.oru("M9"))) == ("AA", "M9")
+
+
+async def test_twelve_hundred_connections_are_each_answered(open_door: Any, store: Any, hl7: Any, rows_of: Any) -> None:
+    door = await open_door(store, max_connections=1200, max_connections_per_peer=1200)
+    labs = [await door.lab() for _ in range(1200)]
+    for lab in labs[:50]:
+        await lab.write(VT + b"MSH|^~")  # begun and never finished
+    heard = await asyncio.gather(*(lab.ask(hl7.oru(f"M{n}")) for n, lab in enumerate(labs[50:])))
+    assert {ack.code for ack in heard} == {"AA"}
+    assert rows_of("select count(*) from message") == [1150]
+    for lab in labs:
+        lab.writer.transport.abort()
+
+
+async def test_a_frame_that_never_ends_is_answered_and_let_go(
+    open_door: Any, store: Any, hl7: Any, rows_of: Any
+) -> None:
+    door = await open_door(store, frame_timeout_s=0.4)
+    slow = await door.lab()
+    await slow.write(VT + hl7.oru("SLOW")[:-1])
+
+    async def drip() -> None:
+        while not slow.reader.at_eof():
+            await slow.write(b"x")
+            await asyncio.sleep(0.02)
+
+    dripping = asyncio.create_task(drip())
+    ack = await slow.ack()
+    assert (ack.code, ack.control_id, ack.errors) == ("AE", "SLOW", ("207",))
+    with contextlib.suppress(ConnectionResetError):  # it was still sending
+        assert await slow.reader.read() == b""
+    await asyncio.gather(dripping, return_exceptions=True)
+    assert door.meter.events["frame_timeout"] == 1
+    other = await door.lab()
+    assert said(await other.ask(hl7.oru("M2"))) == ("AA", "M2")
+    assert rows_of("select control_id from message") == ["M2"]
+
+
+async def test_a_peer_that_sends_too_fast_is_held_back_and_loses_nothing(open_door: Any, store: Any, hl7: Any) -> None:
+    door = await open_door(store, max_messages_per_s=20)
+    labs = [await door.lab() for _ in range(3)]
+    for number, lab in enumerate(labs):
+        await lab.write(b"".join(block(hl7.oru(f"C{number}-{n}")) for n in range(10)))
+    heard = [[(await lab.ack()).control_id for _ in range(10)] for lab in labs]
+    assert heard == [[f"C{number}-{n}" for n in range(10)] for number in range(3)]
+    assert said(await labs[2].ask(hl7.oru("LAST"))) == ("AA", "LAST")
+    assert door.meter.events["rate_held"] >= 1  # all three are one address; 20 may come at once
+
+
+async def test_a_sender_that_reads_no_answer_is_not_read_either(open_door: Any, store: Any, hl7: Any) -> None:
+    door = await open_door(store)
+    lab = await door.lab()
+    assert said(await lab.ask(hl7.oru("M1"))) == ("AA", "M1")
+    (connection,) = door.listener.connections
+    connection.pause_writing()  # as the transport says when its buffer is full of answers
+    await lab.write(block(hl7.oru("M2")))
+    with pytest.raises(TimeoutError):
+        await lab.answer(limit_s=0.3)
+    connection.resume_writing()
+    assert said(await lab.ack()) == ("AA", "M2")
+    assert door.meter.events["answers_unread"] == 1
+
+
+async def test_what_is_held_for_all_connections_together_is_bounded(open_door: Any, hl7: Any, eventually: Any) -> None:
+    inbox = Slow()
+    door = await open_door(inbox, max_held_bytes=1_000_000)
+    labs = [await door.lab() for _ in range(8)]
+    big = hl7.oru("BIG") + b"NTE|1||" + b"x" * 400_000 + b"\r"
+    for lab in labs:
+        lab.writer.write(block(big))
+    await eventually(lambda: door.meter.events["memory_held"])
+    await asyncio.sleep(0.2)
+    assert door.listener.keeper.held_bytes < 1_000_000 + 8 * 300_000  # what was read at once goes over it
+    inbox.go.set()
+    assert [(await lab.ack()).code for lab in labs] == ["AA"] * 8
+    assert len(inbox.taken) == 8
+    await eventually(lambda: door.listener.keeper.held_bytes == 0)
+
+
+async def test_nothing_is_held_once_everybody_has_left(open_door: Any, store: Any, hl7: Any, eventually: Any) -> None:
+    door = await open_door(store)
+    labs = [await door.lab() for _ in range(4)]
+    for lab in labs:
+        await lab.write(block(hl7.oru("M1")) + VT + b"MSH|^~\\&|begun")
+        await lab.ack()
+        lab.writer.transport.abort()
+    await eventually(lambda: not door.listener.connections)
+    assert door.listener.keeper.held_bytes == 0
+    assert door.listener.keeper.admits("127.0.0.1") == ""

@@ -59,12 +59,14 @@ def compare(record: PatientRecord, result: LabResult) -> Change:
 def _known_as(record: PatientRecord, result: LabResult) -> ResultRecord | None:
     """What stands under another channel's key, where this channel repeats, corrects or withdraws it.
 
-    A plain value that differs does none of these: both are kept, and the lower acts.
+    So does what it said before: late, it must not stand beside the correction that came first. A plain value that differs
+    and is no older does none of these: both are kept, and the lower acts.
     """
     for standing in record.results.values():
         if result.key in standing.result.also:
             corrects = result.status is ResultStatus.CORRECTED or result.status.withdrawn
-            return standing if corrects or _says_the_same(standing.result, result) else None
+            known = corrects or _says_the_same(standing.result, result) or _older(result, standing.result)
+            return standing if known else None
     return None
 
 

@@ -23,7 +23,7 @@ from engine.observe import Meters
 from rules.model import Alert
 from store import Store, StoreUnavailable
 from store.port import DeliveryOutcome, Waiting
-from store.values import decode_alert
+from store.values import decode_alert, from_ms
 
 __all__ = ["Dispatcher", "RetryPolicy"]
 
@@ -249,7 +249,8 @@ class Dispatcher:
                     self._up()
                     wait_s = self._policy.wait_s(attempts, after_s)
                 # An alert is as old as its outbox row; it is given up by age, so that an outage costs no attempts.
-                if now - alert.updated_at > self._policy.give_up_after:
+                # One that a person has sent again is as old as that.
+                if now - max(alert.updated_at, from_ms(waiting.since_ms)) > self._policy.give_up_after:
                     return DeliveryOutcome(
                         id=waiting.id,
                         state="dead",

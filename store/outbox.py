@@ -37,7 +37,14 @@ _held = exists().where(
     )
 )
 _due = Prepared(
-    select(delivery.c.id, delivery.c.control_id, delivery.c.patient_id, delivery.c.attempts, delivery.c.body)
+    select(
+        delivery.c.id,
+        delivery.c.control_id,
+        delivery.c.patient_id,
+        delivery.c.attempts,
+        delivery.c.body,
+        delivery.c.created_at,
+    )
     .where(
         delivery.c.destination == bindparam("destination"),
         delivery.c.state == "waiting",
@@ -53,8 +60,8 @@ def due(connection: Connection, destination: str, now_ms: int, limit: int) -> li
     """Oldest first. A patient's later notification waits while an earlier one of the same patient waits for its time."""
     rows = _due.rows(connection, {"destination": destination, "now": now_ms, "most": limit})
     return [
-        Waiting(number, destination, control, patient, attempts, body)
-        for number, control, patient, attempts, body in rows
+        Waiting(number, destination, control, patient, attempts, body, since_ms)
+        for number, control, patient, attempts, body, since_ms in rows
     ]
 
 
@@ -100,7 +107,10 @@ def replay(connection: Connection, ids: Sequence[int], now_ms: int) -> list[int]
         connection.execute(
             update(delivery)
             .where(delivery.c.id.in_(dead))
-            .values(state="waiting", attempts=0, next_at=now_ms, ended_at=None, code=None, words=None)
+            # As new: its time to be taken begins again.
+            .values(
+                state="waiting", attempts=0, next_at=now_ms, created_at=now_ms, ended_at=None, code=None, words=None
+            )
         )
     return list(dead)
 

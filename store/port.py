@@ -196,6 +196,8 @@ class Waiting(typing.NamedTuple):
     patient_id: str | None
     attempts: int
     body: str
+    since_ms: int = 0
+    """Since when it waits: filed, or sent again by a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

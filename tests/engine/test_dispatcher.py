@@ -14,7 +14,7 @@ from engine.dispatcher import Dispatcher, RetryPolicy
 from engine.observe import Meters
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel, Subject
 from store.port import DeliveryOutcome, Waiting
-from store.values import encode
+from store.values import encode, to_ms
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -188,3 +188,13 @@ async def test_a_row_that_cannot_be_read_is_a_dead_letter_and_holds_nobody(event
         (1, "dead", "unreadable-row"),
         (2, "delivered", ""),
     ]
+
+
+async def test_a_dead_letter_that_a_person_sends_again_has_its_whole_time_anew(eventually: Any) -> None:
+    """Its alert is long past the time after which one is given up; counted from there it would have one attempt."""
+    hour = timedelta(hours=1)
+    again = delivery(1)._replace(since_ms=to_ms(NOW + hour))
+    outbox, sink = Outbox(again, delivery(2, "p2")), Sink(TryAgain("busy"), TryAgain("busy"))
+    await run(outbox, sink, lambda: len(outbox.outcomes) > 1, eventually, give_up_after=-hour / 2)
+    ends = {item.id: item.state for item in outbox.outcomes[:2]}
+    assert ends == {1: "waiting", 2: "dead"}

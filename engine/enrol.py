@@ -13,7 +13,7 @@ from typing import assert_never
 
 import msgspec
 
-from engine.identity import Ambiguous, Known, Patients, Unknown, usable
+from engine.identity import Ambiguous, Known, Patients, Unknown, own_name, usable
 from ingest.reading import BenFact, PatientFact, RegisterFact, TreatmentFact
 from rules.model import Attestation, CompleteStop, PatientIdentifier, Person, StopReason, TreatmentCourse
 from store.port import Audit, PatientRecord, Work
@@ -24,13 +24,21 @@ _TAKING = frozenset({"active", "completed", "on-hold", "intended"})
 
 
 def apply(
-    fact: RegisterFact, patients: Patients, work: Work, *, now: datetime, source: str, assigned: str = ""
+    fact: RegisterFact,
+    patients: Patients,
+    work: Work,
+    *,
+    now: datetime,
+    source: str,
+    assigned: str = "",
+    sender: str = "",
 ) -> None:
-    """``assigned``: the reference under which the FHIR door has told the sender that a single Patient is stored."""
+    """``assigned``: the reference under which the FHIR door has told the sender that a single Patient is stored.
+    ``sender``: whose references they are (engine.identity.own_name)."""
     match fact:
         case PatientFact():
             fact = dataclasses.replace(fact, references=(*fact.references, assigned) if assigned else fact.references)
-            _patient(fact, patients, work, now, source)
+            _patient(fact, patients, work, now, source, sender)
         case TreatmentFact():
             _treatment(fact, patients, work, now, source)
         case BenFact():
@@ -48,8 +56,8 @@ def enrol(record: PatientRecord, course: TreatmentCourse, work: Work, *, now: da
     record.settle_at = now
 
 
-def _patient(fact: PatientFact, patients: Patients, work: Work, now: datetime, source: str) -> None:
-    names = tuple(PatientIdentifier(name, "", "FHIR") for name in fact.references if name.startswith("Patient/"))
+def _patient(fact: PatientFact, patients: Patients, work: Work, now: datetime, source: str, sender: str) -> None:
+    names = tuple(own_name(name, sender) for name in fact.references if name.startswith("Patient/"))
     record = _record(fact.identifiers or names, patients)
     if record is None:
         return

@@ -13,10 +13,14 @@ from rules.model import PatientIdentifier
 from store.port import PatientRecord, Work
 from store.values import new_uuid
 
-__all__ = ["Ambiguous", "Known", "Patients", "Unknown", "published", "usable"]
+__all__ = ["Ambiguous", "Known", "Patients", "Unknown", "named_by", "own_name", "published", "usable"]
 
 # Identifiers that name an account, a visit or an insured person, who need not be the patient (standards.md 2.2, finding 5).
 _NEVER = frozenset({"AN", "VN", "SS", "NH", "NSS", "PAYERID"})
+
+
+# What one FHIR sender calls a patient on its own base, and on ours.
+_OWN = "urn:neutroflag:fhir:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,24 @@ class Ambiguous:
 
 def published(identifiers: Iterable[PatientIdentifier]) -> tuple[PatientIdentifier, ...]:
     """Those that mean something outside: not what a FHIR sender calls the patient on our own base."""
-    return tuple(item for item in identifiers if item.authority or not item.value.startswith("Patient/"))
+    return tuple(item for item in identifiers if not _is_own_name(item))
+
+
+def own_name(reference: str, sender: str) -> PatientIdentifier:
+    """``Patient/1`` as this sender means it: another's may be somebody else. Without a proven sender it is anybody's."""
+    return PatientIdentifier(reference, f"{_OWN}{sender}" if sender else "", "FHIR")
+
+
+def named_by(sender: str, identifiers: Iterable[PatientIdentifier]) -> tuple[PatientIdentifier, ...]:
+    """The same, with bare references as this sender means them."""
+    return tuple(
+        own_name(item.value, sender) if item.value.startswith("Patient/") and not item.authority else item
+        for item in identifiers
+    )
+
+
+def _is_own_name(item: PatientIdentifier) -> bool:
+    return item.value.startswith("Patient/") and (not item.authority or item.authority.startswith(_OWN))
 
 
 def usable(identifiers: Iterable[PatientIdentifier]) -> tuple[PatientIdentifier, ...]:

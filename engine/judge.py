@@ -61,7 +61,15 @@ class Judge:
                 continue
             entry = _ENTRY.search(fact.where)
             assigned = f"Patient/{assigned_id(claim.message_id, int(entry[1]) if entry else None)}"
-            apply(fact, patients, work, now=now, source=f"{claim.channel} {turn.source}".strip(), assigned=assigned)
+            apply(
+                fact,
+                patients,
+                work,
+                now=now,
+                source=f"{claim.channel} {turn.source}".strip(),
+                assigned=assigned,
+                sender=claim.sender if claim.format == "fhir" else "",
+            )
         merged = [one for one in reading.merges if merge(one, patients, self.present, turn)]
         if reading.production:
             for known in reading.pending:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from zoneinfo import ZoneInfo
 
 from engine.escalation import Escalation
-from engine.identity import Patients
+from engine.identity import Patients, named_by, own_name
 from engine.judge import Judge
 from engine.observe import Meters
 from engine.present import Turn
@@ -156,7 +157,7 @@ class Worker:
                 await self._judge_and_record([claim])
             return
         while pairs:
-            wanted = {item for _, reading in pairs for item in _identifiers(reading)}
+            wanted = {item for claim, reading in pairs for item in _identifiers(reading, _proven(claim))}
             patients = Patients()
             for record in await self._store.patients(wanted):
                 patients.add(record)
@@ -207,6 +208,8 @@ class Worker:
             from engine.strict import held_to  # its libraries are slow to load, and few senders are strict
 
             reading = held_to(reading, claim.raw)
+        if sender := _proven(claim):
+            reading = _named(reading, sender)
         if claim.raw or reading.problems:
             return reading
         return Reading(format=form, disposition="set_aside", problems=(Problem("empty", "", "no bytes"),))
@@ -274,7 +277,23 @@ class Worker:
             self._on_alerts()
 
 
-def _identifiers(reading: Reading) -> Iterable[PatientIdentifier]:
+def _named(reading: Reading, sender: str) -> Reading:
+    """Bare references to patients, as this sender means them."""
+
+    def all_of(items: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(dataclasses.replace(one, identifiers=named_by(sender, one.identifiers)) for one in items)
+
+    return dataclasses.replace(
+        reading,
+        identifiers=named_by(sender, reading.identifiers),
+        results=all_of(reading.results),
+        problems=all_of(reading.problems),
+        confirmations=all_of(reading.confirmations),
+        register=all_of(reading.register),
+    )
+
+
+def _identifiers(reading: Reading, sender: str) -> Iterable[PatientIdentifier]:
     yield from reading.identifiers
     for result in reading.results:
         yield from result.identifiers
@@ -287,7 +306,11 @@ def _identifiers(reading: Reading) -> Iterable[PatientIdentifier]:
     for fact in reading.register:
         yield from fact.identifiers
         if isinstance(fact, PatientFact):
-            yield from (PatientIdentifier(name, "", "FHIR") for name in fact.references)
+            yield from (own_name(name, sender) for name in fact.references)
+
+
+def _proven(claim: Claim) -> str:
+    return claim.sender if claim.format == "fhir" else ""
 
 
 def _keep_whole(work: Work, patients: Patients) -> None:

@@ -147,7 +147,7 @@ class FhirDoor:
         ):
             self._meter.noticed(CHANNEL, "scope_refused")
             return _outcome(403, "forbidden", f"Needs {' '.join(lacking)}", headers=beyond(lacking))
-        stored = await self._store(self._access.peer(request, admitted.name), raw, body, problem)
+        stored = await self._store(self._access.peer(request, admitted.name), admitted.name, raw, body, problem)
         if stored is None:
             self._meter.noticed(CHANNEL, "store_unavailable")
             return _outcome(503, "transient", "Not stored, please send again", headers={"Retry-After": "5"})
@@ -159,8 +159,11 @@ class FhirDoor:
         self._meter.acknowledged(CHANNEL, time.perf_counter() - arrived)
         return answer
 
-    async def _store(self, peer: str, raw: bytes, body: _Body, problem: _Problem | None) -> Accepted | None:
-        item = _envelope(raw, body, problem, channel=CHANNEL, peer=peer)
+    async def _store(
+        self, peer: str, holder: str, raw: bytes, body: _Body, problem: _Problem | None
+    ) -> Accepted | None:
+        # Whose ``Patient/1`` it is, and whose Bundle.identifier: what the sender has proved, not what it says.
+        item = _envelope(raw, body, problem, channel=CHANNEL, peer=peer, sender=holder)
         try:
             return await self._inbox.accept(item)
         except StoreUnavailable:
@@ -175,12 +178,15 @@ def stored_as(raw: bytes, *, channel: str, peer: str) -> Envelope:
         return _envelope(raw, _Body(""), problem, channel=channel, peer=peer)
 
 
-def _envelope(raw: bytes, body: _Body, problem: _Problem | None, *, channel: str, peer: str) -> Envelope:
+def _envelope(
+    raw: bytes, body: _Body, problem: _Problem | None, *, channel: str, peer: str, sender: str = ""
+) -> Envelope:
     return envelope.fhir(
         raw,
         channel=channel,
         peer=peer,
         now=datetime.now(UTC),
+        sender=sender,
         control_id=body.control_id,
         message_type=f"{body.resource_type}/{body.bundle_type}" if body.bundle_type else body.resource_type,
         refused="" if problem is None else f"{problem.code}: {problem.expression or problem.text}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,42 @@ async def test_a_bundle_refused_at_a_wrong_address_is_no_duplicate_at_the_right_
         assert (await client.post("/fhir/Observation", json=bundle)).status_code == 400
         assert (await client.post("/fhir", json=bundle)).status_code == 201
         assert rows_of("SELECT duplicate_of FROM message") == [None, None]
+
+
+async def test_two_senders_who_both_call_somebody_patient_1_mean_two_people(
+    guarded: Callable[..., Path], rows_of: Any, tmp_path: Path, eventually: Any
+) -> None:
+    """Each with its own token: what one calls Patient/1 is nobody the other has told us of."""
+    config = guarded()
+    text = config.read_text(encoding="utf-8")
+    (tmp_path / "lab2").write_text("another-token-of-at-least-thirty-two-characters\n")
+    (tmp_path / "lab2").chmod(0o600)
+    config.write_text(text + f'[[http.token]]\nname = "lab2"\nfile = "{tmp_path / "lab2"}"\nfaces = ["fhir"]\n')
+    tokens = {"lab1": (tmp_path / "lab1").read_text().strip(), "lab2": (tmp_path / "lab2").read_text().strip()}
+    async with client_of(config) as (client, _):
+        for sender, number in (("lab1", "111"), ("lab2", "222")):
+            headers = {"Authorization": f"Bearer {tokens[sender]}", "Content-Type": "application/fhir+json"}
+            for body in (
+                {"resourceType": "Patient", "id": "1", "identifier": [{"system": "urn:oid:1.2.3", "value": number}]},
+                {
+                    "resourceType": "MedicationStatement",
+                    "status": "active",
+                    "medicationCodeableConcept": {"coding": [{"system": "http://www.whocc.no/atc", "code": "N05AH02"}]},
+                    "subject": {"reference": "Patient/1"},
+                    "effectivePeriod": {"start": "2026-07-01"},
+                },
+            ):
+                answer = await client.request(
+                    "PUT" if "id" in body else "POST",
+                    f"/fhir/{body['resourceType']}" + ("/1" if "id" in body else ""),
+                    content=json.dumps(body),
+                    headers=headers,
+                )
+                assert answer.status_code == 201, answer.text
+        await eventually(lambda: rows_of("SELECT count(*) FROM message WHERE disposition IS NULL") == [0])
+    people = rows_of(
+        "SELECT i.value FROM identifier i JOIN patient p ON p.id = i.patient_id WHERE p.enrolled AND i.authority LIKE"
+        " '%1.2.3' ORDER BY 1"
+    )
+    assert people == ["111", "222"]
+    assert rows_of("SELECT count(DISTINCT patient_id) FROM identifier WHERE value = 'Patient/1'") == [2]

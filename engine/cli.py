@@ -301,12 +301,36 @@ def messages_show(number: int, config: Config = None, json: Json = False) -> Non
     raise typer.Exit(messages_show_command(config, number, json, stdout=sys.stdout, stderr=sys.stderr))
 
 
-@messages_app.command("replay")
-def messages_replay(numbers: list[int], config: Config = None, yes: Yes = False) -> None:
-    """Judge stored messages again, as new messages linked to the old ones."""
-    from engine.cli_state import messages_replay_command
+@messages_app.command("groups")
+def messages_groups(config: Config = None, json: Json = False) -> None:
+    """What could not be read or judged, by kind: reason, sender and type, under one fingerprint."""
+    from engine.cli_again import messages_groups_command
 
-    raise typer.Exit(messages_replay_command(config, numbers, yes, stdout=sys.stdout, stderr=sys.stderr))
+    raise typer.Exit(messages_groups_command(config, json, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@messages_app.command("replay")
+def messages_replay(
+    numbers: Annotated[list[int] | None, typer.Argument(help="Messages; or a kind of them:")] = None,
+    kind: Annotated[str, typer.Option(help="A fingerprint of `messages groups`.")] = "",
+    reason: Annotated[str, typer.Option(help="What the reason begins with.")] = "",
+    sender: Annotated[str, typer.Option(help="MSH-3|MSH-4.")] = "",
+    edited: Annotated[
+        Path | None, typer.Option(help="Judge these bytes in place of the one message; both are kept.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Who does it, for the audit; else this account.")] = "",
+    config: Config = None,
+    json: Json = False,
+    yes: Yes = False,
+) -> None:
+    """Judge stored messages again, as new ones linked to the old. Without --yes: what would change."""
+    from engine.cli_again import messages_replay_command
+
+    raise typer.Exit(
+        messages_replay_command(
+            config, numbers or [], kind, reason, sender, edited, by, json, yes, stdout=sys.stdout, stderr=sys.stderr
+        )
+    )
 
 
 @dead_app.command("list")
@@ -317,20 +341,40 @@ def dead_list(config: Config = None, json: Json = False) -> None:
     raise typer.Exit(dead_list_command(config, json, stdout=sys.stdout, stderr=sys.stderr))
 
 
-@dead_app.command("replay")
-def dead_replay(numbers: list[int], config: Config = None, yes: Yes = False) -> None:
-    """Send again, under the same ids."""
-    from engine.cli_state import dead_change_command
+@dead_app.command("groups")
+def dead_groups(config: Config = None, json: Json = False) -> None:
+    """The same by destination and reason."""
+    from engine.cli_again import dead_groups_command
 
-    raise typer.Exit(dead_change_command(config, "replay", numbers, yes, stdout=sys.stdout, stderr=sys.stderr))
+    raise typer.Exit(dead_groups_command(config, json, stdout=sys.stdout, stderr=sys.stderr))
+
+
+By = Annotated[str, typer.Option(help="Who does it, for the audit; else this account.")]
+
+
+@dead_app.command("replay")
+def dead_replay(
+    numbers: Annotated[list[int] | None, typer.Argument(help="Dead letters; or all of a destination:")] = None,
+    destination: Annotated[str, typer.Option(help="All that this one did not take.")] = "",
+    code: Annotated[str, typer.Option(help="Of these only the ones with this code.")] = "",
+    by: By = "",
+    config: Config = None,
+    yes: Yes = False,
+) -> None:
+    """Send again, under the same ids. Without --yes: what would wait again."""
+    from engine.cli_again import dead_replay_command
+
+    raise typer.Exit(
+        dead_replay_command(config, numbers or [], destination, code, by, yes, stdout=sys.stdout, stderr=sys.stderr)
+    )
 
 
 @dead_app.command("drop")
-def dead_drop(numbers: list[int], config: Config = None, yes: Yes = False) -> None:
+def dead_drop(numbers: list[int], by: By = "", config: Config = None, yes: Yes = False) -> None:
     """Give up for good; the alert itself stays open."""
-    from engine.cli_state import dead_change_command
+    from engine.cli_again import dead_drop_command
 
-    raise typer.Exit(dead_change_command(config, "drop", numbers, yes, stdout=sys.stdout, stderr=sys.stderr))
+    raise typer.Exit(dead_drop_command(config, numbers, by, yes, stdout=sys.stdout, stderr=sys.stderr))
 
 
 @db_app.command("upgrade")

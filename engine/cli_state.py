@@ -7,7 +7,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TextIO
@@ -27,12 +26,10 @@ __all__ = [
     "db_backup_command",
     "db_upgrade_command",
     "db_verify_command",
-    "dead_change_command",
     "dead_list_command",
     "guarded",
     "health_command",
     "messages_list_command",
-    "messages_replay_command",
     "messages_show_command",
     "no_such",
     "patients_import_command",
@@ -152,27 +149,6 @@ def messages_show_command(config: Path | None, number: int, json: bool, *, stdou
 
 
 @_guarded
-def messages_replay_command(
-    config: Path | None, numbers: list[int], yes: bool, *, stdout: TextIO, stderr: TextIO
-) -> int:
-    from store import inbox
-
-    if not yes:
-        print(f"would judge again: {', '.join(map(str, numbers))}; say --yes to do it", file=stdout)
-        return OK
-    failed = False
-    with _database(config, write=True) as connection:
-        for number in numbers:
-            copied = inbox.replay(connection, number, int(datetime.now(UTC).timestamp() * 1000))
-            failed = failed or copied is None
-            print(
-                f"{number}: " + (f"again as {copied}" if copied else "no such message, or its body is gone"),
-                file=stdout,
-            )
-    return FAILURE if failed else OK
-
-
-@_guarded
 def dead_list_command(config: Path | None, json: bool, *, stdout: TextIO, stderr: TextIO) -> int:
     from store import listing
 
@@ -180,26 +156,6 @@ def dead_list_command(config: Path | None, json: bool, *, stdout: TextIO, stderr
         columns = ("id", "destination", "alert_id", "revision", "attempts", "ended_at", "code", "words")
         _rows(listing.dead_letters(connection), json, columns, stdout)
     return OK
-
-
-@_guarded
-def dead_change_command(
-    config: Path | None, verb: str, numbers: list[int], yes: bool, *, stdout: TextIO, stderr: TextIO
-) -> int:
-    from store import outbox
-
-    if not yes:
-        print(f"would {verb}: {', '.join(map(str, numbers))}; say --yes to do it", file=stdout)
-        return OK
-    with _database(config, write=True) as connection:
-        if verb == "replay":
-            changed = outbox.replay(connection, numbers, int(datetime.now(UTC).timestamp() * 1000))
-        else:
-            changed = outbox.drop(connection, numbers)
-    for number in numbers:
-        done = {"replay": "waiting again", "drop": "dropped"}[verb]
-        print(f"{number}: {done if number in changed else 'no dead letter, or a newer one was sent'}", file=stdout)
-    return OK if set(changed) == set(numbers) else FAILURE
 
 
 @_guarded

@@ -29,7 +29,7 @@ from rules.model import PatientIdentifier
 from store import Store, StoreUnavailable
 from store.port import Claim, Disposition, MessageDone, PatientRecord, Work
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "identifiers_in", "understood"]
 
 _BATCH = 32
 _POLL_S = 1.0
@@ -157,7 +157,7 @@ class Worker:
                 await self._judge_and_record([claim])
             return
         while pairs:
-            wanted = {item for claim, reading in pairs for item in _identifiers(reading, _proven(claim))}
+            wanted = {item for claim, reading in pairs for item in identifiers_in(reading, claim)}
             patients = Patients()
             for record in await self._store.patients(wanted):
                 patients.add(record)
@@ -196,23 +196,7 @@ class Worker:
         return found
 
     def _read(self, claim: Claim) -> Reading:
-        form = cast('Literal["hl7v2", "fhir"]', claim.format)
-        site = self._sites.get(claim.sender)
-        reading = read_message(claim.raw, format=form, zone=self._zone, site=site)
-        if site is None and self._sites and reading.sender != claim.sender:
-            # FHIR names its sender in the message, not at the door.
-            site = self._sites.get(reading.sender)
-            if site is not None:
-                reading = read_message(claim.raw, format=form, zone=self._zone, site=site)
-        if site is not None and site.strict:
-            from engine.strict import held_to  # its libraries are slow to load, and few senders are strict
-
-            reading = held_to(reading, claim.raw)
-        if sender := _proven(claim):
-            reading = _named(reading, sender)
-        if claim.raw or reading.problems:
-            return reading
-        return Reading(format=form, disposition="set_aside", problems=(Problem("empty", "", "no bytes"),))
+        return understood(claim, self._zone, self._sites)
 
     async def _settle(self) -> int:
         now = self._clock()
@@ -277,6 +261,27 @@ class Worker:
             self._on_alerts()
 
 
+def understood(claim: Claim, zone: ZoneInfo, sites: Mapping[str, Site]) -> Reading:
+    """What a stored message says, read as its sender's profile has it."""
+    form = cast('Literal["hl7v2", "fhir"]', claim.format)
+    site = sites.get(claim.sender)
+    reading = read_message(claim.raw, format=form, zone=zone, site=site)
+    if site is None and sites and reading.sender != claim.sender:
+        # FHIR names its sender in the message, not at the door.
+        site = sites.get(reading.sender)
+        if site is not None:
+            reading = read_message(claim.raw, format=form, zone=zone, site=site)
+    if site is not None and site.strict:
+        from engine.strict import held_to  # its libraries are slow to load, and few senders are strict
+
+        reading = held_to(reading, claim.raw)
+    if sender := _proven(claim):
+        reading = _named(reading, sender)
+    if claim.raw or reading.problems:
+        return reading
+    return Reading(format=form, disposition="set_aside", problems=(Problem("empty", "", "no bytes"),))
+
+
 def _named(reading: Reading, sender: str) -> Reading:
     """Bare references to patients, as this sender means them."""
 
@@ -293,7 +298,8 @@ def _named(reading: Reading, sender: str) -> Reading:
     )
 
 
-def _identifiers(reading: Reading, sender: str) -> Iterable[PatientIdentifier]:
+def identifiers_in(reading: Reading, claim: Claim) -> Iterable[PatientIdentifier]:
+    """Everybody whom judging it may need."""
     yield from reading.identifiers
     for result in reading.results:
         yield from result.identifiers
@@ -306,7 +312,7 @@ def _identifiers(reading: Reading, sender: str) -> Iterable[PatientIdentifier]:
     for fact in reading.register:
         yield from fact.identifiers
         if isinstance(fact, PatientFact):
-            yield from (own_name(name, sender) for name in fact.references)
+            yield from (own_name(name, _proven(claim)) for name in fact.references)
 
 
 def _proven(claim: Claim) -> str:

@@ -16,7 +16,7 @@ from store.statement import Prepared
 from store.tables import body, counter, ledger, message
 from store.values import from_ms, to_ms
 
-__all__ = ["arrive", "claim", "count", "counted", "finish", "judged", "known", "replay"]
+__all__ = ["arrive", "bytes_of", "claim", "count", "counted", "finish", "judged", "known", "replay"]
 
 _insert_message = Prepared(insert(message).values({column.name: bindparam(column.name) for column in message.columns}))
 _insert_body = Prepared(insert(body).values(message_id=bindparam("message_id"), raw=bindparam("raw")))
@@ -201,10 +201,19 @@ def finish(connection: Connection, done: Sequence[MessageDone], at_ms: int) -> N
     count(connection, [("disposition", label, number) for label, number in tally.items()])
 
 
-def replay(connection: Connection, message_id: int, at_ms: int) -> int | None:
-    """A new row with the same bytes, linked to the original; None when there is none or its body is gone."""
+def bytes_of(connection: Connection, message_id: int) -> bytes | None:
+    """None when there is no such message, or its body was removed; a duplicate's are its original's."""
+    found = connection.scalar(select(body.c.raw).where(body.c.message_id == message_id))
+    return bytes(found) if found is not None else None
+
+
+def replay(connection: Connection, message_id: int, at_ms: int, edited: Envelope | None = None) -> int | None:
+    """A new row with the same bytes, or with ``edited`` ones, linked to the original, which stays as it is.
+
+    None when there is none, or its body is gone and there are no others.
+    """
     row = connection.execute(select(message).where(message.c.id == message_id)).mappings().first()
-    raw = connection.scalar(select(body.c.raw).where(body.c.message_id == message_id))
+    raw = edited.raw if edited is not None else bytes_of(connection, message_id)
     if row is None or raw is None:
         return None
     copy = dict(row)
@@ -220,6 +229,16 @@ def replay(connection: Connection, message_id: int, at_ms: int) -> int | None:
         reason=None,
         judged_at=None,
     )
+    if edited is not None:
+        copy.update(
+            format=edited.format,
+            sender=edited.sender,
+            control_id=edited.control_id,
+            message_type=edited.message_type,
+            content_hash=edited.content_hash,
+            size=len(edited.raw),
+            kept=True,
+        )
     _insert_message.many(connection, [copy])
     _insert_body.many(connection, [{"message_id": new_id, "raw": raw}])
     count(connection, [("received", "", 1)])

@@ -109,7 +109,7 @@ def _standing(connection: Any) -> Any:
     present = [json.loads(row[0]) for row in connection.exec_driver_sql("SELECT present FROM patient WHERE enrolled")]
     state = [(one["category"], one["action"]) for one in present if one]
     stops = connection.exec_driver_sql(
-        "SELECT level, count(*) FROM alert WHERE state = 'open' AND family = 'stop' GROUP BY level"
+        "SELECT level, count(*) FROM alert WHERE state = 'open' AND family = 'ANC-STOP' GROUP BY level"
     ).fetchall()
     ends = Counter(row[0] for row in connection.exec_driver_sql("SELECT disposition FROM message"))
     return {"counts": counts, "present": state, "stops": [tuple(row) for row in stops]}, ends

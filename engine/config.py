@@ -321,6 +321,8 @@ Destination = Annotated[FhirDestination | MllpDestination | KafkaDestination, Fi
 class LocaleSection(_Section):
     language: Literal["fr", "en"] = "fr"
     zone: str = "Europe/Paris"
+    texts: Path | None = None
+    """TOML file of the site's own sentences, in place of the shipped ones (``rules.texts``)."""
 
     @field_validator("zone")
     @classmethod

@@ -11,6 +11,7 @@ from engine.escalation import Escalation
 from engine.notify import Notifier
 from engine.rota import Cover, Role, Rota, Shift
 from engine.routing import LABORATORY, PHARMACIST, PRESCRIBER, Routing, Rule
+from engine.texts import wordings_of
 from rules.model import AlertLevel
 
 __all__ = ["again_of", "escalation_of", "faults", "patience_of", "remarks", "rota_of", "routing_of"]
@@ -67,6 +68,7 @@ def escalation_of(settings: Settings) -> Escalation:
     """With the notifier that the whole engine uses."""
     notifier = Notifier(
         language=settings.locale.language,
+        wordings=wordings_of(settings),
         destinations=tuple(item.name for item in settings.destination),
         observe=settings.engine.mode == "observe",
         routing=routing_of(settings),

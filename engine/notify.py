@@ -31,6 +31,7 @@ from rules.model import (
     Subject,
     Trust,
 )
+from rules.texts import SHIPPED, Wordings
 from rules.withdrawal import ANSWERED_WITHDRAWN, acted_on, moved, withdrawal
 from store.port import AlertRecord, Delivery, PatientRecord, Step, Work
 from store.values import new_id
@@ -52,6 +53,7 @@ class Notifier:
 
     language: str
     destinations: tuple[str, ...]
+    wordings: Wordings = SHIPPED
     observe: bool = False
     """Notifications are kept as observed and never sent."""
     routing: Routing | None = None
@@ -69,7 +71,9 @@ class Notifier:
         work: Work,
     ) -> str | None:
         """Raises or updates the alert of a verdict; its id, or None where the verdict calls for none."""
-        draft = alerts_for(verdict, register_id=record.id, language=self.language, result=result)
+        draft = alerts_for(
+            verdict, register_id=record.id, language=self.language, result=result, wordings=self.wordings
+        )
         if draft is None or record.course.state is CourseState.DECEASED:
             return None
         standing = record.alerts.get(draft.id)
@@ -139,7 +143,7 @@ class Notifier:
         if record is not None and record.course.state is CourseState.DECEASED:
             return
         number = record.id if record else ""
-        draft = review_alert(code, where, register_id=number, key=key, language=self.language)
+        draft = review_alert(code, where, register_id=number, key=key, language=self.language, wordings=self.wordings)
         if any(entry.alert.id == draft.id for entry in work.alerts) or (record and draft.id in record.alerts):
             return
         alert = Alert(

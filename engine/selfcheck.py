@@ -11,6 +11,7 @@ from emitters.fhir import Level, encode, transaction
 from emitters.hl7v2 import alert_message
 from engine.back import fhir_profile, fhir_server, v2_profile
 from engine.config import FhirDestination, KafkaDestination, Settings
+from engine.texts import wordings_of
 from rules import alerts_for, assess, find_protocol
 from rules.model import (
     AbsoluteNeutrophilCount,
@@ -96,7 +97,13 @@ def _sample(settings: Settings) -> Alert:
     verdict = assess(find_protocol(settings.engine.protocol), course, [], result, now.date())
     if not isinstance(verdict, Assessment):
         raise TypeError("the sample count could not be judged")
-    draft = alerts_for(verdict, register_id="self-check", language=settings.locale.language, result=result)
+    draft = alerts_for(
+        verdict,
+        register_id="self-check",
+        language=settings.locale.language,
+        result=result,
+        wordings=wordings_of(settings),
+    )
     if draft is None:
         raise TypeError("the sample count gives no alert")
     return Alert(

@@ -41,6 +41,7 @@ def refusals(settings: Settings) -> tuple[list[str], list[str]]:
     from engine.duty import faults
     from engine.keys import credential_problems
     from engine.sites import load_sites
+    from engine.texts import wordings_of
     from engine.tls import inspect
     from engine.tokens import access_of
 
@@ -52,6 +53,10 @@ def refusals(settings: Settings) -> tuple[list[str], list[str]]:
         problems += error.problems
     try:
         load_sites(settings.sites.files)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        wordings_of(settings)
     except ConfigError as error:
         problems += error.problems
     return problems, list(found.warnings)

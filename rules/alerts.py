@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-from rules.actions import ACTIONS
 from rules.explain import plain
 from rules.model import AlertFamily, AlertLevel, Assessment, LabResult
 from rules.named_ids import namer
-from rules.wording import WORDS, Words
+from rules.texts import SHIPPED, Wordings
+from rules.wording import Words
 
 __all__ = ["NAMESPACE", "AlertDraft", "alert_id", "alerts_for", "review_alert"]
 
@@ -43,16 +43,22 @@ def alert_id(register_id: str, family: AlertFamily, episode: date | str) -> str:
 
 
 def alerts_for(
-    assessment: Assessment, *, register_id: str, language: str, result: LabResult | None = None
+    assessment: Assessment,
+    *,
+    register_id: str,
+    language: str,
+    result: LabResult | None = None,
+    wordings: Wordings = SHIPPED,
 ) -> AlertDraft | None:
     """The alert of an assessment; None for level none.
 
     ``language``: ``fr`` or ``en`` (KeyError for another). ``result``: the count that was judged, for its value in words.
+    ``wordings``: the site's texts.
     """
-    words = WORDS[language]
+    words = wordings.words[language]
     if assessment.alert is AlertLevel.NONE or assessment.family is None:
         return None
-    wording = ACTIONS[assessment.action][language]
+    wording = wordings.actions[assessment.action][language]
     value = _value(words, result)
     lines = [
         f"{words.levels[assessment.alert.value]}. {wording.do}",
@@ -72,12 +78,14 @@ def alerts_for(
     )
 
 
-def review_alert(reason: str, where: str, *, register_id: str, key: str, language: str) -> AlertDraft:
+def review_alert(
+    reason: str, where: str, *, register_id: str, key: str, language: str, wordings: Wordings = SHIPPED
+) -> AlertDraft:
     """A neutrophil count that could not be read: for the due date the test is not done, and a person must look.
 
     ``reason`` is the coded reason (``unit-missing``), ``where`` its place in the message; ``key`` names the alert.
     """
-    words = WORDS[language]
+    words = wordings.words[language]
     return AlertDraft(
         id=alert_id(register_id, AlertFamily.REVIEW, key),
         family=AlertFamily.REVIEW,

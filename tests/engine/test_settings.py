@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from engine.config import ConfigError, Settings, exposed, load
+from engine.serve import refusals
+from engine.texts import wordings_of
 
 # The settings file of the contract, without the sections that this version does not have.
 EXAMPLE = """
@@ -129,3 +131,14 @@ def test_a_face_in_the_clear_off_loopback_is_refused_unless_allowed_by_name(
 def test_the_judging_process_is_told_what_was_set_and_nothing_else(tmp_path: Path, text: str) -> None:
     settings = load(written(tmp_path, text), {})
     assert Settings.model_validate_json(settings.model_dump_json(exclude_unset=True)) == settings
+
+
+def test_texts_of_the_site_are_read_before_anything_starts(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.toml"
+    settings = load(written(tmp_path, f'[locale]\ntexts = "{texts}"'), {})
+    assert refusals(settings)[0] == [f"locale.texts: {texts}: No such file or directory"]
+    texts.write_text('[fr]\ndue = "soon"', encoding="utf-8")
+    assert refusals(settings)[0] == [f"locale.texts: {texts}: fr.due: {{day}} is missing: the alert would not say it"]
+    texts.write_text('[fr]\ndue = "Le {day}."', encoding="utf-8")
+    assert refusals(settings)[0] == []
+    assert wordings_of(settings).words["fr"].due == "Le {day}."

@@ -23,6 +23,7 @@ import ca.uhn.fhir.rest.server.RestfulServer;
 import ca.uhn.fhir.rest.server.provider.ResourceProviderFactory;
 import ca.uhn.fhir.rest.server.util.ISearchParamRegistry;
 import jakarta.persistence.EntityManagerFactory;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Properties;
 import javax.sql.DataSource;
@@ -70,6 +71,7 @@ public class Server {
     handler.addServlet(new ServletHolder(fhir), "/fhir/*");
     web.setHandler(handler);
     web.start();
+    Files.writeString(Path.of(arguments[1], "made"), "");
     System.out.println("READY http://127.0.0.1:" + door.getLocalPort() + "/fhir");
     web.join();
   }
@@ -135,7 +137,9 @@ public class Server {
       factory.setDataSource(source);
       Properties properties = new Properties();
       properties.put("hibernate.dialect", HapiFhirH2Dialect.class.getName());
-      properties.put("hibernate.hbm2ddl.auto", "update");
+      // Comparing some hundred tables with themselves takes longer than all the rest of a restart.
+      boolean made = Files.exists(Path.of(System.getProperty("fhir.folder"), "made"));
+      properties.put("hibernate.hbm2ddl.auto", made ? "none" : "create");
       properties.put("hibernate.jdbc.batch_size", "20");
       properties.put("hibernate.search.enabled", "false");
       factory.setJpaProperties(properties);

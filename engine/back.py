@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from engine.dispatcher import Dispatcher, RetryPolicy
 from engine.duty import escalation_of, routing_of
 from engine.judge import Judge
 from engine.kafka import security
+from engine.leader import CLOCK, Leader, delivering_to
 from engine.observe import Meters
 from engine.present import Present
 from engine.retention import Retention
@@ -45,9 +47,18 @@ class Back:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dispatchers: list[Dispatcher] = []
         self._polls: list[AnswerPoll] = []
+        names = [CLOCK, *(delivering_to(item.name) for item in settings.destination)]
+        self._leader = leader = Leader(store, meters, names, on_led=self._wake_dispatchers)
         if settings.engine.mode == "deliver":
             self._dispatchers = [
-                Dispatcher(store, _sink_of(item, settings), _policy(item), meters) for item in settings.destination
+                Dispatcher(
+                    store,
+                    _sink_of(item, settings),
+                    _policy(item),
+                    meters,
+                    leads=functools.partial(leader.leads, delivering_to(item.name)),
+                )
+                for item in settings.destination
             ]
             for item in settings.destination:
                 if isinstance(item, FhirDestination) and item.answers:
@@ -70,6 +81,7 @@ class Back:
             sites=load_sites(settings.sites.files),
             switch=Switch(store, notifier, meters, on_alerts=self._wake_dispatchers) if self._dispatchers else None,
             escalation=escalation,
+            leads=functools.partial(leader.leads, CLOCK),
         )
 
         self._watch = Watch(
@@ -80,9 +92,11 @@ class Back:
             destinations=self.destinations,
             on_alerts=self._wake_dispatchers,
             escalation=escalation,
+            leads=functools.partial(leader.leads, CLOCK),
         )
 
     def start(self) -> None:
+        self._run("leader", self._leader.run())
         self._run("worker", self._worker.run())
         self._run("watch", self._watch.run())
         for dispatcher in self._dispatchers:
@@ -97,7 +111,7 @@ class Back:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def destinations(self) -> dict[str, str]:
-        return {item.name: "down" if item.down else "up" for item in self._dispatchers}
+        return {item.name: item.state for item in self._dispatchers}
 
     def _wake_dispatchers(self) -> None:
         for dispatcher in self._dispatchers:

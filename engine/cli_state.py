@@ -400,7 +400,7 @@ def health_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -> in
     host = f"[{host}]" if ":" in host else host
     scheme, trust = ("https", pinned(settings.http.certificate)) if settings.http.certificate else ("http", True)
     try:
-        answer = httpx2.get(f"{scheme}://{host}:{settings.http.port}/readyz", timeout=5, trust_env=False, verify=trust)
+        answer = httpx2.get(f"{scheme}://{host}:{settings.http.port}/readyz", timeout=10, trust_env=False, verify=trust)
     except httpx2.HTTPError as error:
         raise _Stop(NOT_READY, f"no engine answers on {host}:{settings.http.port}: {type(error).__name__}") from None
     print(answer.text.strip(), file=stdout)

@@ -19,7 +19,7 @@ from engine.keys import keys_router
 from engine.observe import Meters
 from engine.tokens import access_of
 from engine.web import Web
-from ingest.access import Senders
+from ingest.access import Access, Senders
 from ingest.fhir_http import FhirDoor
 from ingest.files import FolderDoor, FolderLimits
 from ingest.hl7_http import Hl7Door
@@ -29,6 +29,8 @@ from store import Store, StoreUnavailable, trail
 from store.values import to_ms
 
 if TYPE_CHECKING:
+    from fastapi import APIRouter
+
     from engine.back import Back
     from engine.back_process import BackProcess
     from engine.pages import Pages
@@ -68,8 +70,9 @@ class Engine:
         await store.open()
         self.store = store
         board = JudgedBoard(store)
-        self._back = self._open_back(store, board)
-        self._back.failed.add_done_callback(lambda ended: self._fail(ended.result()))
+        if self.settings.engine.role != "accept":
+            self._back = self._open_back(store, board)
+            self._back.failed.add_done_callback(lambda ended: self._fail(ended.result()))
         try:
             await self._open_doors(store, board)
         except OSError as error:
@@ -92,7 +95,8 @@ class Engine:
 
     async def _open_doors(self, store: Store, board: JudgedBoard) -> None:
         settings = self.settings
-        if settings.mllp.enabled:
+        accepts = settings.engine.role != "judge"
+        if settings.mllp.enabled and accepts:
             limits = MllpLimits(
                 max_frame_bytes=settings.mllp.max_frame_bytes,
                 max_connections=settings.mllp.max_connections,
@@ -111,17 +115,7 @@ class Engine:
                 await self.mllp.start_tls(settings.mllp.host, settings.mllp.tls_port, context, senders)
         if settings.http.enabled:
             access = access_of(settings)
-            doors = [
-                FhirDoor(store, self.meters, max_body_bytes=settings.http.max_body_bytes, access=access).router,
-                Hl7Door(
-                    store,
-                    self.meters,
-                    board,
-                    new_control_id=_control_id,
-                    max_body_bytes=settings.http.max_body_bytes,
-                    access=access,
-                ).router,
-            ]
+            doors = self._http_doors(store, board, access) if accepts else []
             doors.append(keys_router(settings, self.meters))
             handlers: dict[type[Exception], Any] = {}
             if settings.console.enabled:
@@ -144,8 +138,9 @@ class Engine:
             self._web = Web(Guarded(app, tls=secure is not None), tls=secure, on_lost=lambda: self._fail("http"))
             await self._web.open(settings.http.host, settings.http.port)
             self.http_port = self._web.port
-        self._open_kafka(store)
-        self._open_folders(store, board)
+        if accepts:
+            self._open_kafka(store)
+            self._open_folders(store, board)
         await self._note_audit()
         self.meters.event(
             "accepting",
@@ -195,6 +190,13 @@ class Engine:
         if error is not None:
             self.meters.fault(error, reason="kafka")
         self._fail("kafka")
+
+    def _http_doors(self, store: Store, board: JudgedBoard, access: Access) -> list[APIRouter]:
+        limit = self.settings.http.max_body_bytes
+        return [
+            FhirDoor(store, self.meters, max_body_bytes=limit, access=access).router,
+            Hl7Door(store, self.meters, board, new_control_id=_control_id, max_body_bytes=limit, access=access).router,
+        ]
 
     async def stop(self) -> None:
         for door in self._folders:
@@ -256,9 +258,11 @@ class Engine:
     async def _standing(self) -> tuple[bool, dict[str, Any]]:
         """The same without a look into the store: asked for with every page of the console."""
         ended = [self.failed.result()] if self.failed.done() else []
+        accepts_only = self.settings.engine.role == "accept"
         judging = self._back is not None and not self._back.failed.done() and self._back_answers()
-        return judging and not ended, {
+        return (judging or accepts_only) and not ended, {
             "mode": self.settings.engine.mode,
+            "role": self.settings.engine.role,
             "ended": ended,
             "judging": judging,
             "destinations": self._back.destinations() if self._back else {},

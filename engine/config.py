@@ -80,6 +80,8 @@ class StoreSection(_Section):
 
 class EngineSection(_Section):
     mode: Literal["deliver", "observe"] = "deliver"
+    role: Literal["all", "accept", "judge"] = "all"
+    """``accept``: only the doors; ``judge``: only what stands behind the store. On PostgreSQL; see docs/many-machines.md."""
     protocol: str = "ansm"
     """For patients whose register entry names none."""
     history_after_hours: float = Field(default=24, gt=0)
@@ -513,6 +515,12 @@ class Settings(BaseSettings):
         if len(set(names)) != len(names):
             raise ValueError("two destinations have one name")
         return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.engine.role != "all" and self.store.url.startswith("sqlite:"):
+            raise ValueError("engine.role: an SQLite file has one engine, which does all; PostgreSQL can have several")
+        return self
 
     @property
     def zone(self) -> ZoneInfo:

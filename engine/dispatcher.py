@@ -59,7 +59,10 @@ class Dispatcher:
         meters: Meters,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
+        """``leads``: whether this engine, of several, is the one that delivers to this destination now."""
+        self._leads = leads
         self._store = store
         self._sink = sink
         self._policy = policy
@@ -83,6 +86,13 @@ class Dispatcher:
     @property
     def name(self) -> str:
         return self._sink.name
+
+    @property
+    def state(self) -> str:
+        """``up``, ``down``, or ``standby``: another engine delivers."""
+        if not self._leads():
+            return "standby"
+        return "down" if self.down else "up"
 
     @property
     def down(self) -> bool:
@@ -118,6 +128,8 @@ class Dispatcher:
 
     async def _round(self) -> bool:
         self._woken.clear()
+        if not self._leads():
+            return False
         if time.monotonic() < self._quiet_until:
             await asyncio.sleep(min(self._quiet_until - time.monotonic(), _POLL_S))
             return False
@@ -144,6 +156,8 @@ class Dispatcher:
             waiting = self._ahead.popleft()
             if waiting.id in self._in_flight or waiting.id in self._ended:
                 continue
+            if not self._leads():
+                return False  # the reading took longer than the lease: somebody else has begun
             if waiting.patient_id in self._busy_patients or waiting.patient_id in self._ended:
                 continue
             self._start(waiting)

@@ -12,6 +12,8 @@ from store.tables import message
 
 __all__ = ["JudgedBoard"]
 
+_POLL_S = 0.2
+
 
 class JudgedBoard:
     def __init__(self, store: Store) -> None:
@@ -26,6 +28,11 @@ class JudgedBoard:
             self._waiting[message_id] = future
         if await self._already(message_id):
             self.tell([message_id])
+        while self._store.shared and not future.done():
+            # Another engine may be the one that judges it, and tells nobody here.
+            await asyncio.wait({future}, timeout=_POLL_S)
+            if not future.done() and await self._already(message_id):
+                self.tell([message_id])
         await asyncio.shield(future)
 
     async def outcome(self, message_id: int) -> str:

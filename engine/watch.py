@@ -53,8 +53,15 @@ _PAUSE_S = 0.005
 _BACKLOG, _BACKLOG_AT_MOST = timedelta(seconds=60), timedelta(hours=1)
 
 
+# Longer than any transaction that stores messages may take, where several processes store them.
+_UNCOMMITTED = timedelta(seconds=20)
+
+
 class Watch:
-    """``destinations``: the state (``up`` or ``down``) of each, by name. ``on_alerts`` is called when deliveries wait."""
+    """``destinations``: the state (``up`` or ``down``) of each, by name. ``on_alerts`` is called when deliveries wait.
+
+    ``leads``: whether this clock, of several, is the one that counts now.
+    """
 
     def __init__(
         self,
@@ -67,7 +74,9 @@ class Watch:
         on_alerts: Callable[[], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         escalation: Escalation | None = None,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._leads = leads
         self._store = store
         self._present = present
         self._notifier: Notifier = present.notifier
@@ -92,7 +101,8 @@ class Watch:
         """Until cancelled. The first sweep comes after one pause, so that what waited in the inbox is judged before it."""
         while True:
             await asyncio.sleep(self._settings.every_s)
-            await self.sweep()
+            if self._leads():
+                await self.sweep()
 
     async def sweep(self) -> None:
         """Looks once at everything. A part that fails is told and tried again with the next sweep; the others go on."""
@@ -239,7 +249,10 @@ class Watch:
             self._deaf = (from_ms(seen), self._started_at) if seen is not None else None
         known = {(item.channel, item.sender): item for item in await self._store.read(feeds.records)}
         how, last = self._listening(), marks.get("message", 0)
-        while rows := await self._store.read(lambda connection, n=last: feeds.arrived(connection, n, _MESSAGES)):  # type: ignore[misc]
+        until = to_ms(now - _UNCOMMITTED) if self._store.shared else 2**62
+        while rows := await self._store.read(
+            lambda connection, n=last: feeds.arrived(connection, n, _MESSAGES, until_ms=until)  # type: ignore[misc]
+        ):
             last = rows[-1][0]
             heard = self._hear(rows, known, how)
             await self._record([Work(at=now, feeds=heard, marks={"message": last})])
@@ -415,7 +428,7 @@ class Watch:
     async def _record(self, pieces: Sequence[Work]) -> None:
         """In one commit; a piece that somebody else's change has overtaken is left to the next sweep."""
         left = list(pieces)
-        while left:
+        while left and self._leads():  # who has lost it in the middle leaves the rest to the one that has it now
             stale = await self._store.record(_merged(left))
             if stale is None:
                 self._tell(left)

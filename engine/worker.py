@@ -33,6 +33,9 @@ __all__ = ["Worker", "identifiers_in", "understood"]
 
 _BATCH = 32
 _POLL_S = 1.0
+# Messages that another process took on a server of both wake nobody here: an idle worker asks.
+_POLL_SHARED_S = 0.1
+_WAIT_S, _ASKED_AT_MOST = 0.01, 100
 # Each record is a commit that the doors wait for: a steady trickle is judged a few at a time. An idle engine judges at once.
 _ROUND_S = 0.04
 _PURGE_EVERY = timedelta(minutes=10)
@@ -42,7 +45,8 @@ class Worker:
     """``on_recorded`` is called with the messages that have their disposition, ``on_alerts`` when deliveries wait.
 
     ``switch``: what remains to be told of the time when this engine only observed. ``retention``: what is
-    removed when there is nothing else to do. ``sites``: the profiles of senders, by MSH-3|MSH-4.
+    removed when there is nothing else to do. ``sites``: the profiles of senders, by MSH-3|MSH-4. ``leads``: whether this
+    worker, of several, does now what is done once: the present state of patients, the switch, and what is removed.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Worker:
         retention: Retention | None = None,
         sites: Mapping[str, Site] | None = None,
         escalation: Escalation | None = None,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._judge = judge
@@ -74,6 +79,7 @@ class Worker:
         self._sites = sites or {}
         notifier = judge.present.notifier
         self._replies = Replies(escalation or Escalation(notifier=notifier, zone=zone))
+        self._leads = leads
         self._purged_at: datetime | None = None
 
     async def run(self) -> None:
@@ -92,7 +98,7 @@ class Worker:
             else:
                 with contextlib.suppress(TimeoutError):
                     # Not wait_for: in Python 3.11 it swallows a cancellation that comes in the moment of waking.
-                    async with asyncio.timeout(_POLL_S):
+                    async with asyncio.timeout(_POLL_SHARED_S if self._store.shared else _POLL_S):
                         await self._store.arrived.wait()
 
     async def _round(self) -> int:
@@ -105,6 +111,8 @@ class Worker:
             except BaseException:
                 self._store.release(claim.message_id for claim in claims)
                 raise
+        if not self._leads():
+            return len(claims)
         settled = await self._settle()
         told = await self._switch.step() if self._switch is not None and not self._switch.done else 0
         if not claims and not settled and not told:
@@ -156,14 +164,28 @@ class Worker:
             for claim in claims:
                 await self._judge_and_record([claim])
             return
+        asked = 0
         while pairs:
             wanted = {item for claim, reading in pairs for item in identifiers_in(reading, claim)}
             patients = Patients()
-            for record in await self._store.patients(wanted):
+            records = await self._store.patients(wanted)
+            for record in records:
                 patients.add(record)
+            # Beside other workers: a patient's messages are judged in the order in which they came.
+            waiting = await self._store.announce(_spoken_of(pairs, records)) if self._store.shared else set()
+            if len(waiting) == len(pairs):
+                asked += 1
+                if asked == _ASKED_AT_MOST:
+                    # Who judges the earlier ones does not end, or nobody does: the next claim begins with the oldest.
+                    self._store.release(waiting)
+                    return
+                await asyncio.sleep(_WAIT_S)
+                continue
             replied = await self._replied(pairs, patients)
             work = Work()
             for claim, reading in pairs:
+                if claim.message_id in waiting:
+                    continue
                 started = time.perf_counter()
                 self._judge.message(claim, reading, patients, work, self._clock())
                 self._meters.stage("judge", time.perf_counter() - started)
@@ -178,8 +200,8 @@ class Worker:
             if stale is None:
                 self._meters.stage("record", time.perf_counter() - started)
                 self._recorded(work)
-                return
-            if stale.message_ids:
+                pairs = [pair for pair in pairs if pair[0].message_id in waiting]
+            elif stale.message_ids:
                 # Another process has judged them: not ours any more.
                 self._store.release(stale.message_ids)
                 pairs = [pair for pair in pairs if pair[0].message_id not in stale.message_ids]
@@ -317,6 +339,19 @@ def identifiers_in(reading: Reading, claim: Claim) -> Iterable[PatientIdentifier
 
 def _proven(claim: Claim) -> str:
     return claim.sender if claim.format == "fhir" else ""
+
+
+def _spoken_of(pairs: Sequence[tuple[Claim, Reading]], records: Sequence[PatientRecord]) -> dict[int, set[str]]:
+    """By message: the identifiers that it names, and the register's ids of those who carry them."""
+    owners: dict[str, set[str]] = {}
+    for record in records:
+        for item in record.identifiers:
+            owners.setdefault(item.value, set()).add(record.id)
+    found: dict[int, set[str]] = {}
+    for claim, reading in pairs:
+        values = {item.value for item in _identifiers(reading)}
+        found[claim.message_id] = values.union(*(owners.get(value, ()) for value in values))
+    return found
 
 
 def _keep_whole(work: Work, patients: Patients) -> None:

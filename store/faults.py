@@ -62,6 +62,8 @@ def why(error: BaseException) -> str | None:
     if not _named(found, "Error") or _named(found, "DataError", "IntegrityError"):
         return None
     if state is None:
+        if not _named(found, "OperationalError", "InterfaceError"):
+            return None  # the driver itself would not have it
         said = str(found)
         return next((words for sign, words in _SAID if sign in said), f"the database is gone ({type(found).__name__})")
     return f"{type(found).__name__} ({state})"

@@ -21,7 +21,7 @@ __all__ = ["arrived", "feeds", "last_heard", "marks", "records", "write"]
 MARKS = "watch"
 _arrived = Prepared(
     select(message.c.id, message.c.received_at, message.c.channel, message.c.sender, message.c.replay_of)
-    .where(message.c.id > bindparam("after"))
+    .where(message.c.id > bindparam("after"), message.c.received_at <= bindparam("until"))
     .order_by(message.c.id)
     .limit(bindparam("most"))
 )
@@ -46,9 +46,15 @@ def _upserts(dialect: Any) -> tuple[Prepared, Prepared]:
 _upsert = {"sqlite": _upserts(sqlite), "postgresql": _upserts(postgresql)}
 
 
-def arrived(connection: Connection, after: int, limit: int) -> list[tuple[int, int, str, str, int | None]]:
-    """(id, received_at, channel, sender, replay_of) of the messages beyond ``after``, in order."""
-    return [tuple(row) for row in _arrived.rows(connection, {"after": after, "most": limit})]
+def arrived(
+    connection: Connection, after: int, limit: int, *, until_ms: int = 2**62
+) -> list[tuple[int, int, str, str, int | None]]:
+    """(id, received_at, channel, sender, replay_of) of the messages beyond ``after``, in order.
+
+    ``until_ms``: only those that came by then. Of two processes that store at the same time the one with the smaller
+    numbers may be the later one to commit; what was read beyond them would never be read.
+    """
+    return [tuple(row) for row in _arrived.rows(connection, {"after": after, "until": until_ms, "most": limit})]
 
 
 def records(connection: Connection) -> list[FeedRecord]:

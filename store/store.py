@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import functools
 import os
+import secrets
+import socket
 import sqlite3
 import threading
 import time
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from rules.model import PatientIdentifier
-from store import database, faults, feeds, findings, inbox, outbox, purge, register, schema
+from store import database, faults, feeds, findings, inbox, leases, outbox, purge, register, schema
 from store.checkpoint import checkpoint
 from store.port import (
     Accepted,
@@ -36,10 +39,12 @@ from store.tables import alert, message
 from store.values import to_ms
 from store.writer import Writer
 
-__all__ = ["AlreadyRunning", "SchemaOutdated", "Snapshot", "Store"]
+__all__ = ["LEASE_MS", "AlreadyRunning", "SchemaOutdated", "Snapshot", "Store"]
 
 T = typing.TypeVar("T")
 
+LEASE_MS = 6_000
+"""How long a process that says nothing keeps what it had; then another one takes it."""
 # Pages in the WAL file (4 KiB each) from which a checkpoint pays; it runs beside the commits, never in them.
 _CHECKPOINT_EVERY_S = 2.0
 
@@ -68,7 +73,8 @@ class Snapshot(typing.NamedTuple):
 class Store:
     """Opened on a running event loop; every method is safe to call from it.
 
-    Claims are held in memory: one engine works on an SQLite file (a lock on it says so), and its end frees them.
+    On an SQLite file claims are held in memory: one engine works on it (a lock says so), and its end frees them. On a server
+    they are rows with a time at which they end.
     """
 
     def __init__(self, url: str, *, sole: bool = True, patience_s: float = 15.0) -> None:
@@ -85,11 +91,17 @@ class Store:
         self._file = database.file_of(url)
         self._reader = database.reader(url)
         self._server: ServerReader | None = None
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._reading: Connection | None = None
         self._writer: Writer | ServerWriter | None = None
         self._lock: int | None = None
         self._stop_checkpoints = threading.Event()
         self._checkpoints: threading.Thread | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Several processes, on several machines, may work on it."""
+        return self._file is None
 
     async def open(self) -> None:
         """Takes the file, checks its schema (an empty one is set up), starts the writer.
@@ -117,6 +129,9 @@ class Store:
         if self._checkpoints is not None:
             await asyncio.to_thread(self._checkpoints.join)
         if self._writer is not None:
+            if self.shared:
+                with contextlib.suppress(StoreUnavailable):  # gone: then its time ends
+                    await self._writer.run(lambda connection: leases.give_back(connection, self.owner))
             await self._writer.close()
         if self._server is not None:
             await self._server.close()
@@ -172,15 +187,37 @@ class Store:
     # Worklist
 
     async def claim(self, limit: int) -> Sequence[Claim]:
-        after = max(self._claimed, default=0) if self._claimed else 0
-        claims = await self.read(lambda connection: inbox.claim(connection, after, limit))
+        if self.shared:
+            claims: Sequence[Claim] = await self._writing.run(
+                lambda connection: leases.claimed(connection, self.owner, limit, LEASE_MS)
+            )
+        else:
+            after = max(self._claimed, default=0)
+            claims = await self.read(lambda connection: inbox.claim(connection, after, limit))
         fresh = [claim for claim in claims if claim.message_id not in self._claimed]
         self._claimed.update(claim.message_id for claim in fresh)
         return fresh
 
     def release(self, message_ids: Iterable[int]) -> None:
         """Gives claims back, to be claimed anew."""
-        self._claimed.difference_update(message_ids)
+        numbers = list(message_ids)
+        self._claimed.difference_update(numbers)
+        if self.shared and numbers and self._writer is not None:
+            with contextlib.suppress(StoreUnavailable):  # closed: then all is given back
+                self._writing.run(lambda connection: leases.give_up(connection, self.owner, numbers))
+
+    async def announce(self, names: Mapping[int, Iterable[str]]) -> set[int]:
+        """Says whom claimed messages speak of; gives those that must wait for an earlier one that somebody else judges."""
+        if not self.shared or not names:
+            return set()
+        return await self._writing.run(lambda connection: leases.announce(connection, self.owner, names))
+
+    async def lead(self, names: Iterable[str]) -> set[str]:
+        """Of what only one process may do, what this one does for the next LEASE_MS; all of it where there is only one."""
+        wanted = set(names)
+        if not self.shared:
+            return wanted
+        return await self._writing.run(lambda connection: leases.take(connection, self.owner, wanted, LEASE_MS))
 
     async def patients(self, identifiers: Iterable[PatientIdentifier]) -> list[PatientRecord]:
         wanted = list(identifiers)
@@ -220,7 +257,7 @@ class Store:
     async def record(self, work: Work) -> Stale | None:
         stale = await self._writing.run(functools.partial(record, work))
         if stale is None:
-            self.release(item.message_id for item in work.done)
+            self._claimed.difference_update(item.message_id for item in work.done)
         return stale
 
     async def replay(self, message_id: int) -> int | None:
@@ -281,6 +318,8 @@ def record(work: Work, connection: Connection) -> Stale | None:
         return Stale(moved, judged, answered)
     at_ms = to_ms(work.at) if work.at is not None else _now_ms()
     inbox.finish(connection, work.done, at_ms)
+    if connection.dialect.name != "sqlite":
+        leases.done(connection, [item.message_id for item in work.done])
     register.write(connection, work, at_ms)
     findings.write(connection, work)
     feeds.write(connection, work)

@@ -6,7 +6,10 @@ because they are read whole or not at all; what is searched or ordered by has a 
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -20,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     text,
 )
 
@@ -30,11 +34,13 @@ __all__ = [
     "assessment",
     "audit",
     "body",
+    "claim",
     "counter",
     "delivery",
     "feed",
     "finding",
     "identifier",
+    "lease",
     "ledger",
     "message",
     "message_ids",
@@ -346,6 +352,33 @@ counter = Table(
     Column("slot", Integer, primary_key=True, autoincrement=False, server_default=text("0")),
     Column("value", BigInteger, nullable=False),
 )
+
+# On a server, where several processes work: who does what only one may do, and who judges which message, until when by the
+# server's clock. ``names``: whom the message speaks of (JSON), NULL until it was read.
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+claim = Table(
+    "claim",
+    metadata,
+    Column("message_id", _Id, primary_key=True, autoincrement=False),
+    Column("owner", String, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("names", Text),
+)
+# Worth nothing after a crash of the server, and written with every message: not worth the server's log.
+_unlogged: Any = DDL("ALTER TABLE claim SET UNLOGGED")  # type: ignore[no-untyped-call]
+event.listen(claim, "after_create", _unlogged.execute_if(dialect="postgresql"))
+# Compressed well and quickly, most bodies stay in their row. A server that was built without it keeps its own way.
+_compressed: Any = DDL(  # type: ignore[no-untyped-call]
+    "DO $$ BEGIN ALTER TABLE body ALTER COLUMN raw SET COMPRESSION lz4; "
+    "EXCEPTION WHEN feature_not_supported THEN NULL; END $$"
+)
+event.listen(body, "after_create", _compressed.execute_if(dialect="postgresql"))
 
 # What a named person decided about an alert. Never changed, never removed: a later decision is a row of its own.
 answer = Table(

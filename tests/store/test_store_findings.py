@@ -160,7 +160,7 @@ on_sqlite = pytest.mark.parametrize("each_database", ["sqlite"], indirect=True)
         (findings._unanswered, {"now": 1, "after": 0, "after_id": "", "most": 100},
          "alert", "ix_alert_open_answer_by"),
         (findings._open_of, {"wanted": "p1"}, "finding", "ix_finding_patient_id"),
-        (feeds._arrived, {"after": 0, "most": 100}, "message", "INTEGER PRIMARY KEY"),
+        (feeds._arrived, {"after": 0, "until": 2**62, "most": 100}, "message", "INTEGER PRIMARY KEY"),
     ],
 )  # fmt: skip
 async def test_every_query_of_a_sweep_is_a_range_of_an_index(

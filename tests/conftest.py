@@ -306,6 +306,12 @@ def postgresql() -> Iterator[Any]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def own_postgresql() -> Callable[[], Any]:
+    """``with own_postgresql() as server``: one that the test may end as it likes."""
+    return databases.server
+
+
 @pytest.fixture
 def postgresql_url(postgresql: Any) -> Iterator[str]:
     """A database with our schema on it, for one test."""

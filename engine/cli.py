@@ -388,7 +388,7 @@ def db_upgrade(config: Config = None) -> None:
 @db_app.command("backup")
 def db_backup(file: Path, config: Config = None) -> None:
     """Copy the database while the engine runs; the copy is verified."""
-    from engine.cli_state import db_backup_command
+    from engine.cli_db import db_backup_command
 
     raise typer.Exit(db_backup_command(config, file, stdout=sys.stdout, stderr=sys.stderr))
 
@@ -399,9 +399,17 @@ def db_verify(
     audit_head: Annotated[str, typer.Option("--audit-head", help="A head noted earlier: entries:hash.")] = "",
 ) -> None:
     """Check the file, its references, that in = out, and the chain of the audit."""
-    from engine.cli_state import db_verify_command
+    from engine.cli_db import db_verify_command
 
     raise typer.Exit(db_verify_command(config, audit_head, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@db_app.command("move")
+def db_move(target: str, yes: Yes = False, config: Config = None) -> None:
+    """Copy everything of the SQLite file of the settings to an empty PostgreSQL database, and count it there."""
+    from engine.cli_db import db_move_command
+
+    raise typer.Exit(db_move_command(config, target, yes, stdout=sys.stdout, stderr=sys.stderr))
 
 
 @config_app.command("check")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,9 +22,7 @@ __all__ = [
     "config_check_command",
     "config_show_command",
     "database_of",
-    "db_backup_command",
     "db_upgrade_command",
-    "db_verify_command",
     "dead_list_command",
     "guarded",
     "health_command",
@@ -69,7 +66,7 @@ def _database(config: Path | None, *, write: bool = False) -> Iterator[Connectio
     """A connection on the database of these settings; a transaction when ``write``. Never creates a file."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from store import database, schema
+    from store import database, faults, schema
 
     url = _settings(config).store.url
     path = database.file_of(url)
@@ -81,7 +78,8 @@ def _database(config: Path | None, *, write: bool = False) -> Iterator[Connectio
                 raise _Stop(NOT_READY, "the database is of another version; `neutroflag db upgrade` brings it up")
             yield connection
     except SQLAlchemyError as error:
-        raise _Stop(FAILURE, f"{path or 'database'}: {getattr(error, 'orig', type(error).__name__)}") from None
+        words = faults.why(error) or getattr(error, "orig", type(error).__name__)
+        raise _Stop(FAILURE, f"{path or 'database'}: {words}") from None
 
 
 def _rows(rows: Iterable[dict[str, Any]], json: bool, columns: tuple[str, ...], stdout: TextIO) -> None:
@@ -285,68 +283,22 @@ def patients_timeline_command(config: Path | None, key: str, json: bool, *, stdo
 
 @_guarded
 def db_upgrade_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -> int:
-    from store import database, schema
+    from sqlalchemy.exc import SQLAlchemyError
 
-    with database.writer(_settings(config).store.url).connect() as connection, connection.begin():
-        before = schema.present(connection)
-        schema.upgrade(connection)
+    from store import database, faults, schema
+
+    try:
+        with database.writer(_settings(config).store.url).connect() as connection, connection.begin():
+            schema.alone(connection)
+            before = schema.present(connection)
+            schema.upgrade(connection)
+    except SQLAlchemyError as error:
+        raise _Stop(NOT_READY, faults.why(error) or str(getattr(error, "orig", type(error).__name__))) from None
     path = database.file_of(_settings(config).store.url)
     if path is not None:
         path.chmod(0o600)  # patients' data, from the first byte on
     print(f"schema {before or 'none'} -> {schema.needed()}", file=stdout)
     return OK
-
-
-@_guarded
-def db_backup_command(config: Path | None, file: Path, *, stdout: TextIO, stderr: TextIO) -> int:
-    from store import backup, database
-
-    source = database.file_of(_settings(config).store.url)
-    if source is None or not source.exists():
-        raise _Stop(NOT_READY, "there is no database to copy")
-    try:
-        problems = backup.copy(source, file)
-    except FileExistsError:
-        raise _Stop(FAILURE, f"{file}: exists already") from None
-    except (OSError, sqlite3.Error) as error:
-        raise _Stop(FAILURE, f"{file}: {getattr(error, 'strerror', None) or error}") from None
-    if problems:
-        raise _Stop(FAILURE, "the copy is not whole and was removed: " + "; ".join(problems))
-    print(f"{file}: {file.stat().st_size} bytes, verified", file=stdout)
-    return OK
-
-
-@_guarded
-def db_verify_command(config: Path | None, audit_head: str, *, stdout: TextIO, stderr: TextIO) -> int:
-    from sqlalchemy import text
-
-    from store import trail
-    from store.check import findings
-
-    noted = _noted(audit_head) if audit_head else None
-
-    with _database(config) as connection:
-        problems = []
-        if connection.dialect.name == "sqlite":
-            problems += [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
-        problems += findings(connection)
-        problems += trail.verify(connection, noted)
-        entries, link = trail.head(connection)
-    for problem in problems:
-        print(problem, file=stdout)
-    if not problems:
-        print("whole: integrity, references, in = out, and the chain of the audit", file=stdout)
-        print(f"audit head, to be noted elsewhere: {entries}:{link}", file=stdout)
-    return FAILURE if problems else OK
-
-
-def _noted(text: str) -> tuple[int, str]:
-    number, _, link = text.partition(":")
-    if not number.isdecimal() or len(link) != 64 or not set(link.lower()) <= set("0123456789abcdef"):
-        raise _Stop(
-            USAGE, "--audit-head: as printed by db verify: the number of entries, a colon, 64 hexadecimal digits"
-        )
-    return int(number), link
 
 
 @_guarded

@@ -38,13 +38,16 @@ async def send(store: Store, envelopes: list[Any]) -> list[Any]:
     return list(await asyncio.gather(*map(store.accept, envelopes), return_exceptions=True))
 
 
+async def received(store: Store) -> int:
+    return (await store.snapshot()).received
+
+
 async def test_a_server_that_is_killed_in_the_middle_loses_nothing_that_was_answered(
-    server: Any, store: Store, envelope: Any, rows_of: Any
+    server: Any, store: Store, envelope: Any, rows_of: Any, eventually: Any
 ) -> None:
     envelopes = [envelope(f"M{n}", f"text {n} " + "x" * 3000) for n in range(900)]
     sending = asyncio.create_task(send(store, envelopes))
-    while not (await store.snapshot()).received:
-        await asyncio.sleep(0.001)
+    await eventually(lambda: received(store))
     server.postgresql.kill()
     answers = await sending
     refused = [item for item, answer in zip(envelopes, answers, strict=True) if isinstance(answer, BaseException)]

@@ -1,0 +1,138 @@
+"""``neutroflag db`` on PostgreSQL: moved from SQLite with every row, verified, backed up, and refused in words."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cli import FAILURE, NOT_READY, OK, USAGE
+from engine.cli_db import db_backup_command, db_move_command, db_verify_command
+from engine.cli_state import db_upgrade_command
+from store import Store, database
+from store.move import tables
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def empty(postgresql: Any) -> Iterator[str]:
+    url = postgresql.empty()
+    yield url
+    postgresql.drop(url)
+
+
+def run(command: Any, config: Path, *arguments: Any) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    code = command(config, *arguments, stdout=out, stderr=err)
+    return code, out.getvalue(), err.getvalue()
+
+
+def settings(folder: Path, url: str) -> Path:
+    file = folder / "moved.toml"
+    file.write_text(f'[store]\nurl = "{url}"\n[mllp]\nport = 0\n[http]\nport = 0\n')
+    return file
+
+
+@pytest.fixture
+async def worked(running: Any, hl7: Any) -> Any:
+    """An SQLite file that an engine has worked on: counts, alerts, deliveries, a duplicate, an unreadable one."""
+    await running.tell(hl7.oru("M1", anc="0.40"), hl7.oru("M1", anc="0.40"), hl7.oru("M2", anc="x"), b"MSH|not much")
+    await running.settled()
+    await running.engine.stop()
+    return running
+
+
+def rows(url: str) -> dict[str, list[Any]]:
+    engine = database.reader(url)
+    with engine.connect() as connection:
+        found = {table.name: sorted(map(repr, connection.execute(table.select()).all())) for table in tables()}
+    engine.dispose()
+    return found
+
+
+async def test_everything_is_moved_once_and_an_engine_goes_on_there(
+    worked: Any, tmp_path: Path, empty: str, hl7: Any
+) -> None:
+    source = worked.engine.settings.store.url
+    config = tmp_path / "neutroflag.toml"
+    code, said, _ = run(db_move_command, config, empty, False)
+    assert (code, "say --yes" in said) == (OK, True)
+    code, said, told = run(db_move_command, config, empty, True)
+    assert (code, told) == (OK, "")
+    assert rows(empty) == rows(source)
+    assert len(rows(empty)["delivery"]) > 0
+
+    # A second time there is something in the way, and it stays as it is.
+    code, _, told = run(db_move_command, config, empty, True)
+    assert code == FAILURE
+    assert "not empty" in told
+    assert rows(empty) == rows(source)
+
+    there = settings(tmp_path, empty)
+    code, said, told = run(db_verify_command, there, "")
+    assert (code, told) == (OK, "")
+    assert said.startswith("whole: integrity, references, in = out, and the chain of the audit\n")
+    assert run(db_upgrade_command, there)[0] == OK
+
+    # Numbers go on from the last one, and what was known is known.
+    store = Store(empty)
+    await store.open()
+    last = max(int(row.partition("(")[2].partition(",")[0]) for row in rows(source)["message"])
+    assert await store.replay(1) == last + 1
+    await store.close()
+
+
+async def test_a_file_that_an_engine_works_on_is_not_moved(running: Any, tmp_path: Path, empty: str) -> None:
+    code, _, told = run(db_move_command, tmp_path / "neutroflag.toml", empty, True)
+    assert code == NOT_READY
+    assert "stop it first" in told
+
+
+@pytest.mark.parametrize(
+    ("target", "expected", "words"),
+    [
+        ("sqlite:///other.db", USAGE, "db backup"),
+        ("mysql://h/d", USAGE, "only"),
+        ("postgresql+psycopg://u:secret@127.0.0.1:1/d", FAILURE, "cannot be reached"),
+    ],
+)
+async def test_a_target_that_cannot_be_is_refused_in_words(
+    worked: Any, tmp_path: Path, target: str, expected: int, words: str
+) -> None:
+    code, _, told = run(db_move_command, tmp_path / "neutroflag.toml", target, True)
+    assert code == expected
+    assert words in told
+    assert "secret" not in told
+
+
+async def test_what_does_not_add_up_there_is_not_moved(worked: Any, tmp_path: Path, empty: str) -> None:
+    source = database.writer(worked.engine.settings.store.url)
+    with source.connect() as connection, connection.begin():
+        connection.exec_driver_sql("update counter set value = value + 1 where name = 'received'")
+    code, _, told = run(db_move_command, tmp_path / "neutroflag.toml", empty, True)
+    assert code == FAILURE
+    assert "nothing was moved" in told
+    engine = database.reader(empty)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("select count(*) from pg_tables where schemaname = 'public'").scalar() == 0
+    engine.dispose()
+
+
+def test_a_backup_is_one_that_pg_restore_reads(tmp_path: Path, postgresql_url: str, monkeypatch: Any) -> None:
+    config = settings(tmp_path, postgresql_url)
+    copy = tmp_path / "copy.dump"
+    if shutil.which("pg_dump") and shutil.which("pg_restore"):
+        code, said, told = run(db_backup_command, config, copy)
+        assert (code, told) == (OK, "")
+        assert "readable by pg_restore" in said
+        assert copy.stat().st_mode & 0o077 == 0
+        assert run(db_backup_command, config, copy)[0] == FAILURE  # never over anything
+    monkeypatch.setenv("PATH", "/nonexistent")
+    code, _, told = run(db_backup_command, config, tmp_path / "other.dump")
+    assert code == NOT_READY
+    assert "pg_dump" in told

@@ -662,6 +662,11 @@ def _plain(item: Destination) -> bool:
             typing.assert_never(item)
 
 
+def _without_password(url: str) -> str:
+    """Of a database's address, what may be shown."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+
+
 def _host_of(url: str) -> str:
     from urllib.parse import urlsplit
 
@@ -690,6 +695,8 @@ def origins(settings: Settings, path: Path | None, environment: Mapping[str, str
                     yield f"destination[{number}].{key}", value, origin
             continue
         for key, value in content.items():
+            if (section, key) == ("store", "url"):
+                value = _without_password(value)
             variable = f"{PREFIX}{section}__{key}".upper()
             if variable in {name.upper() for name in environment}:
                 origin = variable

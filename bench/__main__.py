@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine, pure, scenes, watch
+from bench import machine, pure, scenes, server, watch
 from bench.scenes import Figures
 from bench.shadow import COUNTS, shadow_s
 
-_PARTS = ("pure", "clock", "rest", "critical", "through", "demo", "shadow", "console")
+_PARTS = ("pure", "clock", "rest", "critical", "through", "postgresql", "demo", "shadow", "console")
 
 
 class _Bench:
@@ -74,6 +74,31 @@ class _Bench:
             "door to door: in, judged, POSTed, each an alert",
             *_rates([one.rate for one in found["door to door"]], "300/s"),
         )
+
+    def postgresql(self) -> None:
+        """The same messages into SQLite and into PostgreSQL, by turns, and what the server does raw."""
+        share = self.share
+        with server.server() as found:
+            asked: dict[str, Callable[[], Figures]] = {
+                "SQLite, 64 connections": lambda: scenes.intake(64, 3000 // share),
+                "PostgreSQL, 64 connections": lambda: server.intake(server.fresh(found), 64, 3000 // share),
+                "PostgreSQL, 64 connections, two judging": lambda: server.intake(
+                    server.fresh(found), 64, 3000 // share, 2
+                ),
+                "PostgreSQL, 1 connection": lambda: server.intake(server.fresh(found), 1, 800 // share),
+            }
+            seen: dict[str, list[Figures]] = {what: [] for what in asked}
+            raw: list[float | None] = []
+            for number in range(1, self.runs + 1):
+                raw.append(server.raw_copy(server.fresh(found)))
+                for what, measure in asked.items():
+                    seen[what].append(self.scene(f"{what}, run {number}", measure))
+        self.row("PostgreSQL raw: COPY in committed groups of 64", *_rates(raw, ""))
+        for what, figures in seen.items():
+            goal = "4,000/s" if what == "PostgreSQL, 64 connections" else ""
+            self.row(f"durable intake, {what}", *_rates([one.rate for one in figures], goal))
+            self.row("    answer, p50 / p99", *_pairs(figures))
+            self.row("    judged too, not on the register", *_rates([one.judged for one in figures], ""))
 
     def _machine(self, found: list[machine.Machine]) -> None:
         syncs = [one.sync_ms for one in found]

@@ -97,12 +97,18 @@ def receiver() -> Iterator[Receiver]:
 
 
 @contextlib.contextmanager
+<<<<<<< HEAD
 def serve(directory: Path, fhir: Receiver | None = None, *, settings: str = "") -> Iterator[Serve]:
     """Started on a new database; stopped as a supervisor would. ``settings``: more of the file, instead of the bench's own
     watch and destination."""
+=======
+def serve(directory: Path, fhir: Receiver | None = None, *, url: str = "", role: str = "all") -> Iterator[Serve]:
+    """Started on a new SQLite file, or on the database at ``url``; stopped as a supervisor would."""
+>>>>>>> c01421f (Prove the plans on PostgreSQL; measure it beside SQLite; follow a dead host sooner)
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "neutroflag.toml"
-    text = f'[store]\nurl = "sqlite:///{directory / "bench.db"}"\n[mllp]\nport = 0\n[http]\nport = 0\n'
+    address = url or f"sqlite:///{directory / 'bench.db'}"
+    text = f'[store]\nurl = "{address}"\n[engine]\nrole = "{role}"\n[mllp]\nport = 0\n[http]\nport = 0\n'
     # The people of the bench have no counts before it: their overdue alerts would be delivered among those measured.
     text += settings or "[watch]\nevery_s = 3600\n"
     if fhir is not None:
@@ -115,9 +121,9 @@ def serve(directory: Path, fhir: Receiver | None = None, *, settings: str = "") 
         try:
             faces = _line(process.stderr)
             ports = [int(port) for port in re.findall(r"://127\.0\.0\.1:(\d+)", faces)]
-            if len(ports) != 2:
+            if len(ports) != (1 if role == "judge" else 2):
                 raise RuntimeError(f"neutroflag serve: {faces.strip() or 'ended at once'}")
-            engine = Serve(process, config, *ports)
+            engine = Serve(process, config, ports[0], ports[-1])
             # Doors open before judging begins; what is measured is an engine that does both.
             _until(engine.state, lambda state: state.get("judging"))
             yield engine

@@ -21,7 +21,7 @@ from store.store import LEASE_MS
 __all__ = ["CLOCK", "Leader", "delivering_to"]
 
 CLOCK = "clock"
-_EVERY_S = 1.5
+_EVERY_S = 1.0
 # The two clocks may run at slightly different speeds.
 _HELD_S = LEASE_MS / 1000 * 0.8
 

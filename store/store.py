@@ -43,7 +43,7 @@ __all__ = ["LEASE_MS", "AlreadyRunning", "SchemaOutdated", "Snapshot", "Store"]
 
 T = typing.TypeVar("T")
 
-LEASE_MS = 6_000
+LEASE_MS = 5_000
 """How long a process that says nothing keeps what it had; then another one takes it."""
 # Pages in the WAL file (4 KiB each) from which a checkpoint pays; it runs beside the commits, never in them.
 _CHECKPOINT_EVERY_S = 2.0

@@ -54,7 +54,7 @@ class Host:
 
 
 @pytest.fixture
-async def hosts() -> AsyncIterator[list[Host]]:
+async def hosts(postgresql_url: str) -> AsyncIterator[list[Host]]:
     found: list[Host] = []
     yield found
     for host in found:

@@ -97,14 +97,11 @@ def receiver() -> Iterator[Receiver]:
 
 
 @contextlib.contextmanager
-<<<<<<< HEAD
-def serve(directory: Path, fhir: Receiver | None = None, *, settings: str = "") -> Iterator[Serve]:
-    """Started on a new database; stopped as a supervisor would. ``settings``: more of the file, instead of the bench's own
-    watch and destination."""
-=======
-def serve(directory: Path, fhir: Receiver | None = None, *, url: str = "", role: str = "all") -> Iterator[Serve]:
-    """Started on a new SQLite file, or on the database at ``url``; stopped as a supervisor would."""
->>>>>>> c01421f (Prove the plans on PostgreSQL; measure it beside SQLite; follow a dead host sooner)
+def serve(
+    directory: Path, fhir: Receiver | None = None, *, settings: str = "", url: str = "", role: str = "all"
+) -> Iterator[Serve]:
+    """Started on a new SQLite file, or on the database at ``url``; stopped as a supervisor would. ``settings``: more of the
+    file, instead of the bench's own watch and destination."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "neutroflag.toml"
     address = url or f"sqlite:///{directory / 'bench.db'}"

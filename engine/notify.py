@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from engine.identity import published
 from engine.routing import Routing, copies_of
@@ -37,6 +38,9 @@ from store.port import AlertRecord, Delivery, PatientRecord, Step, Work
 from store.values import new_id
 
 __all__ = ["PATIENCE", "Notifier"]
+
+_NONE = Decimal("Infinity")
+"""Higher than any count: what has no value decides nothing."""
 
 _HOUR = timedelta(hours=1)
 PATIENCE: Mapping[AlertLevel, timedelta] = {
@@ -71,6 +75,7 @@ class Notifier:
         work: Work,
     ) -> str | None:
         """Raises or updates the alert of a verdict; its id, or None where the verdict calls for none."""
+        result = _deciding(record, verdict, result)
         draft = alerts_for(
             verdict, register_id=record.id, language=self.language, result=result, wordings=self.wordings
         )
@@ -477,6 +482,28 @@ def _order(record: PatientRecord, result: LabResult | None) -> OrderReference:
         return result.order
     newest = max(record.results.values(), key=lambda one: one.id, default=None)
     return newest.result.order if newest is not None else OrderReference()
+
+
+def _deciding(record: PatientRecord, verdict: Assessment, result: LabResult | None) -> LabResult | None:
+    """The count that the verdict stands on: of several of one day the lowest (A-23), not the one that came last."""
+    if result is None or result.collected_at is None or "several-counts" not in verdict.remarks:
+        return result
+    day = result.collected_at.date()
+    same_day = [
+        item.result
+        for item in record.results.values()
+        if item.result.trust is Trust.ESTABLISHED
+        and not item.result.status.withdrawn
+        and item.result.collected_at is not None
+        and item.result.collected_at.date() == day
+    ]
+    return min((result, *same_day), key=_worst)
+
+
+def _worst(result: LabResult) -> Decimal:
+    if result.anc is None:
+        return _NONE
+    return result.anc.per_mm3 if result.anc.lower_bound is None else min(result.anc.per_mm3, result.anc.lower_bound)
 
 
 def _subject(record: PatientRecord) -> Subject:

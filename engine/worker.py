@@ -349,7 +349,7 @@ def _spoken_of(pairs: Sequence[tuple[Claim, Reading]], records: Sequence[Patient
             owners.setdefault(item.value, set()).add(record.id)
     found: dict[int, set[str]] = {}
     for claim, reading in pairs:
-        values = {item.value for item in _identifiers(reading)}
+        values = {item.value for item in identifiers_in(reading, claim)}
         found[claim.message_id] = values.union(*(owners.get(value, ()) for value in values))
     return found
 

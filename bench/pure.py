@@ -13,8 +13,9 @@ from engine.simulate import blood_count
 from ingest.reading import read_message
 from rules import assess, packaged
 from rules.model import AbsoluteNeutrophilCount, LabResult, PriorNeutropenia, ResultStatus, TreatmentCourse
+from wire import er7
 
-__all__ = ["assess_us", "chemistry", "irrelevant_us", "observation_us", "read_us"]
+__all__ = ["assess_us", "chemistry", "fields_us", "irrelevant_us", "observation_us", "read_us"]
 
 _PARIS = ZoneInfo("Europe/Paris")
 _DRAWN = datetime(2026, 11, 22, 7, 40, tzinfo=UTC)
@@ -27,6 +28,33 @@ def read_us(rounds: int) -> float:
         for n in range(rounds)
     ]
     return _median_us(lambda n: read_message(ready[n], format="hl7v2", zone=_PARIS), rounds)
+
+
+def fields_us(rounds: int) -> float:
+    """The same count's fields that a reading needs (type, code, value, unit, status of each OBX; patient, times): no judgement
+    of what they mean, and no ledger."""
+    ready = [
+        blood_count(control_id=f"R{n}", filler=f"F{n}", patient_id=f"P{n}", anc_per_mm3=1800 + n, collected=_DRAWN)
+        for n in range(rounds)
+    ]
+    return _median_us(lambda n: _fields(ready[n]), rounds)
+
+
+def _fields(raw: bytes) -> list[object]:
+    message = er7.parse(raw)
+    if message is None:
+        raise ValueError("not a message")
+    found: list[object] = []
+    for segment in message.segments():
+        match segment.name:
+            case "OBX":
+                row = segment.fields
+                found.append((row[2], row[3], row[5], row[6], row[11]))
+            case "PID":
+                found.append(segment.repetitions(3))
+            case "OBR":
+                found.append((segment.field(3), segment.field(7)))
+    return found
 
 
 def irrelevant_us(rounds: int) -> float:

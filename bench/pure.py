@@ -31,8 +31,8 @@ def read_us(rounds: int) -> float:
 
 
 def fields_us(rounds: int) -> float:
-    """The same count's fields that a reading needs (type, code, value, unit, status of each OBX; patient, times): no judgement
-    of what they mean, and no ledger."""
+    """The same count's fields that a reading needs (type, code, value, unit, status of each OBX; patient, times): without any
+    judgement of what they mean, and without a ledger."""
     ready = [
         blood_count(control_id=f"R{n}", filler=f"F{n}", patient_id=f"P{n}", anc_per_mm3=1800 + n, collected=_DRAWN)
         for n in range(rounds)

@@ -29,7 +29,7 @@ from store import Store, StoreUnavailable, trail
 from store.values import to_ms
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter
+    from fastapi import APIRouter, FastAPI
 
     from engine.back import Back
     from engine.back_process import BackProcess
@@ -53,6 +53,7 @@ class Engine:
         self.mllp: MllpListener | None = None
         self._folders: list[FolderDoor] = []
         self.http_port = 0
+        self.app: FastAPI | None = None
         self.store: Store | None = None
         self._back: Back | BackProcess | None = None
         self._web: Web | None = None
@@ -126,7 +127,7 @@ class Engine:
                 doors.append(self._pages.router)
                 handlers = console_handlers()
             everybody = is_loopback(settings.http.host) or settings.http.allow_anonymous
-            app = application(
+            self.app = application(
                 doors,
                 readiness=self.readiness,
                 metrics=self._metrics,
@@ -135,7 +136,7 @@ class Engine:
                 handlers=handlers,
             )
             secure = self._http_tls = tls.http_server(settings.http)
-            self._web = Web(Guarded(app, tls=secure is not None), tls=secure, on_lost=lambda: self._fail("http"))
+            self._web = Web(Guarded(self.app, tls=secure is not None), tls=secure, on_lost=lambda: self._fail("http"))
             await self._web.open(settings.http.host, settings.http.port)
             self.http_port = self._web.port
         if accepts:

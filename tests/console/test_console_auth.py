@@ -428,6 +428,14 @@ async def test_too_many_wrong_passwords_make_the_name_wait_and_nobody_else(place
         assert (await log_in(client, "Dr Vidal")).status_code == 303
 
 
+async def test_one_address_that_tries_many_names_waits_whatever_the_name(place: Place) -> None:
+    await place.account("Dr Vidal")
+    async with place.browser() as client:
+        codes = [(await log_in(client, f"name {n}")).status_code for n in range(51)]
+        assert codes == [401] * 50 + [429]
+        assert (await log_in(client, "Dr Vidal")).status_code == 429
+
+
 def test_a_throttle_opens_again_and_holds_no_more_keys_than_allowed() -> None:
     throttle = Throttle(limit=2, window_s=10, keys=3)
     for at in (0.0, 4.0):

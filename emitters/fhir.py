@@ -121,7 +121,9 @@ def transaction(
     )
     more: list[str] = []
     if settings.level is Level.L3 and not alert.recipient:
-        if patient_reference is not None and not about_system(alert.family, alert.reason):
+        known = patient_reference is not None and not about_system(alert.family, alert.reason)
+        # A copy for a second recipient says nothing new of the patient.
+        if known and not alert.recipient:
             issue = detected_issue(alert, _FLAG_CODE[alert.family], to)
             entries.append(_owned("DetectedIssue", "issue", alert.id, issue, alert, settings))
             more.append(entries[-1]["fullUrl"])

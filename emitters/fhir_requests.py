@@ -66,7 +66,7 @@ def entries(alert: Alert, to: Targets, settings: FhirProfile, standing: Sequence
 def request_identifiers(alert: Alert) -> list[Resource]:
     # Later ones too: told after them, this notification would put back what has been overtaken.
     recent = range(max(1, alert.revision - 20), alert.revision + 6)
-    told = [identifier("notification", f"{alert.id}:{number}") for number in recent]
+    told = [identifier("notification", f"{_told(alert)}:{number}") for number in recent]
     return [*told, identifier("next-anc", alert.id), *(identifier("next-anc", f"{alert.id}:{n}") for n in recent)]
 
 
@@ -77,9 +77,15 @@ def request_search(kind: str, alert: Alert) -> str:
 def told_revision(resource: Resource, alert: Alert) -> int:
     """Which notification a standing Communication(Request) told; 0 for another resource."""
     values = [str(one.get("value", "")) for one in resource.get("identifier") or () if isinstance(one, dict)]
-    numbers = [value.removeprefix(f"{alert.id}:") for value in values if value.startswith(f"{alert.id}:")]
+    start = f"{_told(alert)}:"
+    numbers = [value.removeprefix(start) for value in values if value.startswith(start)]
     told = [int(number) for number in numbers if number.isascii() and number.isdigit()]
     return max(told, default=0) if resource.get("resourceType") != "ServiceRequest" else 0
+
+
+def _told(alert: Alert) -> str:
+    """What is told to whoever must answer, or to the second recipient whom this copy is for: each is of its own."""
+    return f"{alert.id}:{alert.recipient}" if alert.recipient else alert.id
 
 
 def asked_by(settings: FhirProfile, device: str | None) -> Resource:
@@ -99,7 +105,7 @@ def _message(
     kind: str, alert: Alert, to: Targets, settings: FhirProfile, standing: Sequence[StandingTask]
 ) -> list[Resource]:
     """The text as one resource, which takes the place of those before it."""
-    key = f"{alert.id}:{alert.revision}"
+    key = f"{_told(alert)}:{alert.revision}"
     earlier = [task for task in standing if task.resource.get("resourceType") == kind]
     if any(told_revision(task.resource, alert) >= alert.revision for task in earlier):
         return []

@@ -269,3 +269,12 @@ async def test_a_device_that_stood_before_under_another_id_is_used_and_not_doubl
 def test_a_bundle_is_json_with_exact_decimals_at_every_level(make):
     assert b'"value":0.84,' in encode(build(make.alert(), Level.L3))
     assert json.loads(encode(build(make.alert(), Level.L0)))["type"] == "transaction"
+
+
+@pytest.mark.parametrize(("level", "kind"), [(Level.L0, "Communication"), (Level.L1, "CommunicationRequest")])
+async def test_a_copy_for_a_second_recipient_is_a_text_of_its_own(ehr, make, level, kind):
+    sink = sink_to(ehr, level)
+    await give(sink, make.alert(), make.alert(recipient="pharmacist"), make.later(), make.later(recipient="pharmacist"))
+    assert len(ehr.fhir.all(kind)) == 4
+    assert ehr.fhir.doubled() == 0
+    await sink.close()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -172,6 +174,17 @@ class World:
             while self._process.poll() is None:  # noqa: ASYNC110  # a process's end is no event of ours
                 await asyncio.sleep(0.02)
 
+    async def kill(self) -> None:
+        """Everything at once and for good, as a power cut ends it."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._process is not None:
+            for pid in _family(self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(self._process.wait, 30)
+
     @property
     def accepting_pid(self) -> int:
         if self._process is None:
@@ -303,6 +316,14 @@ def _unfinished(database: Path) -> tuple[int, int, int]:
             connection.execute("SELECT count(*) FROM delivery WHERE state = 'waiting'").fetchone()[0],
             connection.execute("SELECT count(*) FROM patient WHERE settle_at IS NOT NULL").fetchone()[0],
         )
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that it has started, the youngest first."""
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [one for child in children for one in _family(int(child))] + [pid]
+    return [pid]
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], complaint: str, pause_s: float = 0.03) -> None:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from evidence.every_step import FAULTS, Outcome, every_step, may_trace
+from evidence.power import power_loss
+from evidence.soak import soak
 
 __all__ = ["main"]
 
@@ -40,7 +42,49 @@ def _steps(asked: argparse.Namespace, out: Console) -> bool:
     return not any(one.problems for one in done)
 
 
-_PARTS: dict[str, Callable[[argparse.Namespace, Console], bool]] = {"steps": _steps}
+def _power(asked: argparse.Namespace, out: Console) -> bool:
+    """Power lost at any moment of a recorded run."""
+    if not may_trace():
+        out.print("power: strace is missing or may not trace here; nothing was shown", style="bold red")
+        return False
+    with tempfile.TemporaryDirectory(prefix="neutroflag-power-") as folder:
+        found = asyncio.run(power_loss(Path(folder), moments=asked.moments, seed=asked.seed))
+    out.print(
+        f"power lost after {found.moments} of {found.calls} calls, {found.states} disks opened, "
+        f"{found.accepted} acceptances by the end: {len(found.problems)} problems (seed {asked.seed})"
+    )
+    for problem in found.problems[:10]:
+        out.print(problem, style="red", markup=False)
+    return not found.problems
+
+
+def _soak(asked: argparse.Namespace, out: Console) -> bool:
+    """A steady load for as long as asked, with a fault every so often."""
+
+    def told(words: str) -> None:
+        _progress.print(words, style="dim")
+
+    with tempfile.TemporaryDirectory(prefix="neutroflag-soak-") as folder:
+        found = asyncio.run(
+            soak(Path(folder), seconds=asked.seconds, rate=asked.rate, fault_every_s=asked.every, told=told)
+        )
+    memory, files = found.drift()
+    table = Table("soak", "", box=None, pad_edge=False, show_header=False)
+    for name, value in (
+        ("time", f"{found.seconds:,.0f} s"),
+        ("accepted", f"{found.accepted:,} ({found.accepted / found.seconds:,.0f}/s), sent again {found.resent:,}"),
+        ("faults", ", ".join(f"{name} {number}" for name, number in found.faults.items()) or "none"),
+        ("engine started", f"{found.starts} times"),
+        ("memory of both processes, 2nd and last quarter", memory),
+        ("open files of both, 2nd and last quarter", files),
+        ("problems", "; ".join(found.problems[:5]) or "none: nothing lost, nothing doubled"),
+    ):
+        table.add_row(name, value)
+    out.print(table)
+    return not found.problems
+
+
+_PARTS: dict[str, Callable[[argparse.Namespace, Console], bool]] = {"steps": _steps, "power": _power, "soak": _soak}
 
 
 def main() -> int:
@@ -49,6 +93,11 @@ def main() -> int:
     parser.add_argument("--only", default="", help="steps: faults whose name holds this")
     parser.add_argument("--most", type=int, default=1000, help="steps: the last n to try of each fault")
     parser.add_argument("--stride", type=int, default=1, help="steps: every so many")
+    parser.add_argument("--moments", type=int, default=1000, help="power: how many moments of the run")
+    parser.add_argument("--seed", type=int, default=1, help="power: of the chance which writes survive")
+    parser.add_argument("--seconds", type=float, default=3600, help="soak: how long")
+    parser.add_argument("--rate", type=float, default=500, help="soak: messages a second")
+    parser.add_argument("--every", type=float, default=60, help="soak: seconds between faults")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(_PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from evidence.world import Story, World
 
-__all__ = ["FAULTS", "Fault", "Outcome", "every_step", "may_trace"]
+__all__ = ["FAULTS", "Fault", "Outcome", "armed", "every_step", "may_trace"]
 
 _SYNC, _WRITE, _READ = "fdatasync,fsync", "pwrite64,ftruncate", "pread64"
 _SAY, _HEAR = "write,writev,sendto,sendmsg", "read,readv,recvfrom,recvmsg"
@@ -114,7 +114,7 @@ async def _round(world: World, fault: Fault, number: int, story: Story) -> bool:
     await world.judging()
     log = world.folder / "strace.log"
     log.unlink(missing_ok=True)
-    async with _armed(world, fault, number, log):
+    async with armed(world, fault, number, log):
         if fault.sticky:
             # A disk that stays full lets nothing through: the story begins, the disk gets room, the story ends.
             telling = asyncio.create_task(world.tell(story))
@@ -130,7 +130,7 @@ async def _round(world: World, fault: Fault, number: int, story: Story) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _armed(world: World, fault: Fault, number: int, log: Path) -> AsyncIterator[None]:
+async def armed(world: World, fault: Fault, number: int, log: Path) -> AsyncIterator[None]:
     pid = world.accepting_pid if fault.who == "accepting" else world.judging_pid
     if pid is None:
         raise RuntimeError("there is no judging process")

@@ -95,7 +95,20 @@ async def power_loss(folder: Path, *, stories: int = 3, moments: int = 300, seed
         for file in (world.database, _wal(world.database)):
             if file.exists():
                 shutil.copy(file, before / file.name)
-        return ["strace", "-f", "--seccomp-bpf", "-y", "-xx", "-s", "10000000", "-o", str(log), "-e", f"trace={_CALLS}", *command]
+        return [
+            "strace",
+            "-f",
+            "--seccomp-bpf",
+            "-y",
+            "-xx",
+            "-s",
+            "10000000",
+            "-o",
+            str(log),
+            "-e",
+            f"trace={_CALLS}",
+            *command,
+        ]
 
     world = World(folder, stories=stories, wrap=traced)
     async with world:

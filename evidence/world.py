@@ -37,7 +37,7 @@ __all__ = ["Story", "World", "problems_of"]
 
 _NEUTROFLAG = (sys.executable, "-m", "engine.cli")
 _SYSTEM = f"urn:oid:{AUTHORITY}"
-_ANSWER_S, _INSIST_S = 5.0, 90.0
+_ANSWER_S, _INSIST_S, _START_S = 5.0, 90.0, 300.0
 
 
 class Story:
@@ -186,6 +186,10 @@ class World:
             await asyncio.to_thread(self._process.wait, 30)
 
     @property
+    def mllp_port(self) -> int:
+        return self._ports[0]
+
+    @property
     def accepting_pid(self) -> int:
         if self._process is None:
             raise RuntimeError("no engine was started")
@@ -210,7 +214,7 @@ class World:
                     return (await client.get(f"http://127.0.0.1:{self._ports[1]}/readyz")).status_code == 200
                 return False
 
-            await _until(ready, "the engine is not ready")
+            await _until(ready, "the engine is not ready", limit_s=_START_S)
 
     # The laboratory
 
@@ -301,7 +305,7 @@ def problems_of(database: Path, accepted: set[str], *, whole: bool = False) -> l
     found += [f"{name}: accepted, and {firsts[name]} times on file" for name in sorted(accepted) if firsts[name] != 1]
     if whole:
         found += [f"{name}: no disposition" for name, disposition in rows if disposition is None]
-        found += [f"{name}: {end}" for name, end in rows if end not in (None, "judged", "duplicate")]
+        found += [f"{name}: {end}" for name, end in rows if end not in (None, "judged", "unenrolled", "duplicate")]
     return found
 
 
@@ -326,11 +330,13 @@ def _family(pid: int) -> list[int]:
     return [pid]
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], complaint: str, pause_s: float = 0.03) -> None:
-    deadline = time.monotonic() + _INSIST_S
+async def _until(
+    condition: Callable[[], Awaitable[bool]], complaint: str, pause_s: float = 0.03, limit_s: float = _INSIST_S
+) -> None:
+    deadline = time.monotonic() + limit_s
     while not await condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{complaint} after {_INSIST_S:g} s")
+            raise TimeoutError(f"{complaint} after {limit_s:g} s")
         await asyncio.sleep(pause_s)
 
 

@@ -292,6 +292,8 @@ def db_upgrade_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -
             schema.alone(connection)
             before = schema.present(connection)
             schema.upgrade(connection)
+    except schema.UnknownVersion as error:
+        raise _Stop(NOT_READY, str(error)) from None
     except SQLAlchemyError as error:
         raise _Stop(NOT_READY, faults.why(error) or str(getattr(error, "orig", type(error).__name__))) from None
     path = database.file_of(_settings(config).store.url)

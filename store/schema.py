@@ -6,9 +6,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, inspect, text
 
-__all__ = ["alone", "is_empty", "needed", "present", "upgrade"]
+__all__ = ["UnknownVersion", "alone", "is_empty", "needed", "present", "upgrade"]
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -41,6 +42,15 @@ def alone(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(7236857431)"))
 
 
+class UnknownVersion(Exception):
+    """The database is of a build from which no step leads here."""
+
+
 def upgrade(connection: Connection) -> None:
-    """Brings the database to the needed version, in the caller's transaction."""
-    command.upgrade(_config(connection), "head")
+    """Brings the database to the needed version, in the caller's transaction. Raises UnknownVersion; then nothing changed."""
+    try:
+        command.upgrade(_config(connection), "head")
+    except CommandError:
+        raise UnknownVersion(
+            f"the database has version {present(connection)}, which this program cannot bring up"
+        ) from None

@@ -159,6 +159,7 @@ class _Reporting(Meters):
 
 async def _child(end: socket.socket) -> int:
     from engine.back import Back
+    from engine.body_keys import arm
     from engine.heap import set_aside_what_stays
     from store import Store
 
@@ -168,6 +169,7 @@ async def _child(end: socket.socket) -> int:
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     settings = Settings.model_validate_json(await reader.readline())
     meters = _Reporting()
+    arm(settings)
     store = Store(settings.store.url, sole=False)
     await store.open()
 

@@ -412,6 +412,17 @@ def db_move(target: str, yes: Yes = False, config: Config = None) -> None:
     raise typer.Exit(db_move_command(config, target, yes, stdout=sys.stdout, stderr=sys.stderr))
 
 
+@db_app.command("rekey")
+def db_rekey(
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Bodies in one transaction.")] = 200,
+    config: Config = None,
+) -> None:
+    """Seal every message body with the newest key, beside the running engine; say which keys are not needed any more."""
+    from engine.body_keys import db_rekey_command
+
+    raise typer.Exit(db_rekey_command(config, batch, stdout=sys.stdout, stderr=sys.stderr))
+
+
 @config_app.command("check")
 def config_check(config: Config = None) -> None:
     """Read the settings as ``serve`` would; say what is wrong and where."""

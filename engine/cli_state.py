@@ -66,9 +66,15 @@ def _database(config: Path | None, *, write: bool = False) -> Iterator[Connectio
     """A connection on the database of these settings; a transaction when ``write``. Never creates a file."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from store import database, faults, schema
+    from engine.body_keys import arm
+    from store import StoreUnavailable, database, faults, schema
 
-    url = _settings(config).store.url
+    settings = _settings(config)
+    url = settings.store.url
+    try:
+        arm(settings)
+    except ConfigError as error:
+        raise _Stop(USAGE, str(error)) from None
     path = database.file_of(url)
     if path is not None and not path.exists():
         raise _Stop(NOT_READY, f"{path}: no such database; `neutroflag serve` makes it")
@@ -80,6 +86,8 @@ def _database(config: Path | None, *, write: bool = False) -> Iterator[Connectio
     except SQLAlchemyError as error:
         words = faults.why(error) or getattr(error, "orig", type(error).__name__)
         raise _Stop(FAILURE, f"{path or 'database'}: {words}") from None
+    except StoreUnavailable as error:
+        raise _Stop(FAILURE, str(error)) from None
 
 
 def _rows(rows: Iterable[dict[str, Any]], json: bool, columns: tuple[str, ...], stdout: TextIO) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from engine import tls
+from engine.body_keys import arm
 from engine.config import Settings, is_loopback
 from engine.headers import Guarded
 from engine.http import application
@@ -67,6 +68,7 @@ class Engine:
 
     async def start(self) -> None:
         """Raises what the store raises on opening, and PortTaken."""
+        arm(self.settings)
         store = Store(self.settings.store.url)
         await store.open()
         self.store = store

@@ -66,6 +66,16 @@ def _pair(certificate: Path | None, key: Path | None) -> None:
 
 class StoreSection(_Section):
     url: str = "sqlite:///neutroflag.db"
+    key_file: Path | None = None
+    """Keys that message bodies are sealed with (docs/security.md): a line each, the last one seals."""
+    key_command: tuple[str, ...] = ()
+    """A program and its arguments that print the same, from a vault."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.key_file is not None and self.key_command:
+            raise ValueError("key_file and key_command are two places for one thing")
+        return self
 
     @field_validator("url")
     @classmethod

@@ -38,6 +38,7 @@ def serve_command(config: Path | None, *, stderr: TextIO) -> int:
 
 def refusals(settings: Settings) -> tuple[list[str], list[str]]:
     """(what stops the engine before it starts, what somebody should see to): exposure, certificates, secrets."""
+    from engine.body_keys import ring_for
     from engine.duty import faults
     from engine.keys import credential_problems
     from engine.sites import load_sites
@@ -49,6 +50,10 @@ def refusals(settings: Settings) -> tuple[list[str], list[str]]:
     problems = [*exposed(settings), *faults(settings), *found.problems, *credential_problems(settings)]
     try:
         access_of(settings)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        ring_for(settings)
     except ConfigError as error:
         problems += error.problems
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from store import inbox_server
+from store import inbox_server, seal
 from store.port import Accepted, Claim, Disposition, Envelope, MessageDone
 from store.statement import Prepared
 from store.tables import body, counter, ledger, message
@@ -19,7 +19,9 @@ from store.values import from_ms, to_ms
 __all__ = ["arrive", "bytes_of", "claim", "count", "counted", "finish", "judged", "known", "replay"]
 
 _insert_message = Prepared(insert(message).values({column.name: bindparam(column.name) for column in message.columns}))
-_insert_body = Prepared(insert(body).values(message_id=bindparam("message_id"), raw=bindparam("raw")))
+_insert_body = Prepared(
+    insert(body).values(message_id=bindparam("message_id"), key_id=bindparam("key_id"), raw=bindparam("raw"))
+)
 _insert_ledger = Prepared(insert(ledger).values(message_id=bindparam("message_id"), entries=bindparam("entries")))
 _known = Prepared(
     select(message.c.id, message.c.content_hash)
@@ -49,6 +51,7 @@ _claim = Prepared(
         message.c.sender,
         message.c.control_id,
         message.c.received_at,
+        body.c.key_id,
         body.c.raw,
     )
     .select_from(message.outerjoin(body, body.c.message_id == message.c.id))
@@ -92,11 +95,12 @@ def arrive(connection: Connection, envelopes: Sequence[Envelope]) -> list[Accept
         rows.append(_row(message_id, envelope, same, conflict))
         answers.append(Accepted(message_id, duplicate_of=same, conflicts_with=conflict))
     _insert_message.many(connection, rows)
+    ring = seal.of(connection)
     _insert_body.many(
         connection,
         [
-            {"message_id": row["id"], "raw": envelope.raw}
-            for row, envelope in zip(rows, envelopes, strict=True)
+            _body(ring, number, envelope.raw)
+            for number, row, envelope in zip(ids, rows, envelopes, strict=True)
             if row["kept"]
         ],
     )
@@ -154,9 +158,15 @@ def _row(message_id: int, envelope: Envelope, duplicate_of: int | None, conflict
     }
 
 
+def _body(ring: seal.Ring, message_id: int, raw: bytes) -> dict[str, object]:
+    stored, key_id = ring.seal(raw, message_id)
+    return {"message_id": message_id, "key_id": key_id, "raw": stored}
+
+
 def claim(connection: Connection, after: int, limit: int) -> list[Claim]:
     """The oldest messages beyond ``after`` that have no disposition."""
     rows = _claim.rows(connection, {"after": after, "most": limit})
+    ring = seal.of(connection)
     return [
         Claim(
             message_id=number,
@@ -165,9 +175,9 @@ def claim(connection: Connection, after: int, limit: int) -> list[Claim]:
             sender=sender,
             control_id=control_id,
             received_at=from_ms(received),
-            raw=bytes(raw or b""),
+            raw=(ring.open(bytes(raw), key_id, number) if raw else None) or b"",
         )
-        for number, form, channel, sender, control_id, received, raw in rows
+        for number, form, channel, sender, control_id, received, key_id, raw in rows
     ]
 
 
@@ -203,8 +213,8 @@ def finish(connection: Connection, done: Sequence[MessageDone], at_ms: int) -> N
 
 def bytes_of(connection: Connection, message_id: int) -> bytes | None:
     """None when there is no such message, or its body was removed; a duplicate's are its original's."""
-    found = connection.scalar(select(body.c.raw).where(body.c.message_id == message_id))
-    return bytes(found) if found is not None else None
+    found = connection.execute(select(body.c.raw, body.c.key_id).where(body.c.message_id == message_id)).first()
+    return seal.opened(connection, found.raw, found.key_id, message_id) if found is not None else None
 
 
 def replay(connection: Connection, message_id: int, at_ms: int, edited: Envelope | None = None) -> int | None:
@@ -240,7 +250,7 @@ def replay(connection: Connection, message_id: int, at_ms: int, edited: Envelope
             kept=True,
         )
     _insert_message.many(connection, [copy])
-    _insert_body.many(connection, [{"message_id": new_id, "raw": raw}])
+    _insert_body.many(connection, [_body(seal.of(connection), new_id, raw)])
     count(connection, [("received", "", 1)])
     return new_id
 

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, bindparam, cast, delete, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from store import seal
 from store.inbox_server import hold
 from store.port import Claim
 from store.statement import Prepared
@@ -40,6 +41,7 @@ _free = Prepared(
         message.c.sender,
         message.c.control_id,
         message.c.received_at,
+        body.c.key_id,
         body.c.raw,
     )
     .select_from(
@@ -100,6 +102,7 @@ def claimed(connection: Connection, owner: str, limit: int, for_ms: int) -> list
     takes a later message while an earlier one is being taken."""
     hold(connection, [b"claims"])
     rows = _free.rows(connection, {"most": limit})
+    ring = seal.of(connection)
     _claim.many(connection, [{"message_id": row[0], "owner": owner, "for_ms": for_ms} for row in rows])
     return [
         Claim(
@@ -109,9 +112,9 @@ def claimed(connection: Connection, owner: str, limit: int, for_ms: int) -> list
             sender=sender,
             control_id=control_id,
             received_at=from_ms(received),
-            raw=bytes(raw or b""),
+            raw=(ring.open(bytes(raw), key_id, number) if raw else None) or b"",
         )
-        for number, form, channel, sender, control_id, received, raw in rows
+        for number, form, channel, sender, control_id, received, key_id, raw in rows
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from store import steps
+from store import seal, steps
 from store.port import Step
 from store.tables import alert, answer, assessment, audit, body, delivery, identifier, ledger, message, patient, result
 from store.values import from_ms
@@ -84,7 +84,7 @@ def message_whole(connection: Connection, number: int) -> dict[str, Any] | None:
     """One message with its ledger, verdicts and bytes (as text where they are text)."""
     row = (
         connection.execute(
-            select(*_MESSAGE, ledger.c.entries.label("ledger"), body.c.raw)
+            select(*_MESSAGE, ledger.c.entries.label("ledger"), body.c.key_id, body.c.raw)
             .select_from(message)
             .outerjoin(ledger, ledger.c.message_id == message.c.id)
             .outerjoin(body, body.c.message_id == message.c.id)
@@ -97,7 +97,7 @@ def message_whole(connection: Connection, number: int) -> dict[str, Any] | None:
         return None
     whole = _message(dict(row))
     whole["ledger"] = json.loads(whole["ledger"] or "[]")
-    raw = whole.pop("raw")
+    raw = seal.opened(connection, whole.pop("raw"), whole.pop("key_id"), number)
     whole["raw"] = raw.decode("utf-8", errors="backslashreplace") if raw is not None else None
     verdicts = connection.scalars(
         select(assessment.c.body).where(assessment.c.message_id == number).order_by(assessment.c.id)

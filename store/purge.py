@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from store import inbox, trail
+from store import inbox, seal, trail
 from store.tables import alert, assessment, audit, body, delivery, finding, message, patient, result
 
 __all__ = ["Kind", "Swept", "sweep", "unenrolled"]
@@ -156,11 +156,12 @@ def _asked_about(connection: Connection) -> set[str]:
 
 def _names(connection: Connection, number: int) -> set[str]:
     row = connection.execute(
-        select(message.c.sender, body.c.raw)
+        select(message.c.sender, body.c.key_id, body.c.raw)
         .select_from(message.outerjoin(body, body.c.message_id == message.c.id))
         .where(message.c.id == number)
     ).one()
-    content = hashlib.blake2b(row.raw or b"", digest_size=16).hexdigest()
+    raw = seal.opened(connection, row.raw, row.key_id, number)
+    content = hashlib.blake2b(raw or b"", digest_size=16).hexdigest()
     return {f"{row.sender}|{number}", f"{row.sender}|{content}"}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select
 
 from rules.model import Alert, Assessment, LabResult
+from store import seal
 from store.tables import alert, assessment, body, delivery, ledger, message, result
 from store.values import decode_alert, decode_assessment, decode_result, first_id
 
@@ -50,7 +51,7 @@ class Sent:
 class MessageStages:
     """``row``: the message's columns with ``raw`` as bytes, None when the body is not kept here."""
 
-    row: RowMapping
+    row: Mapping[str, Any]
     ledger: list[dict[str, Any]]
     counts: list[ReadCount]
     verdicts: list[tuple[str, Assessment]]
@@ -64,7 +65,7 @@ class MessageStages:
 def message_stages(connection: Connection, number: int) -> MessageStages | None:
     row = (
         connection.execute(
-            select(message, ledger.c.entries.label("ledger"), body.c.raw)
+            select(message, ledger.c.entries.label("ledger"), body.c.key_id, body.c.raw)
             .select_from(message)
             .outerjoin(ledger, ledger.c.message_id == message.c.id)
             .outerjoin(body, body.c.message_id == message.c.id)
@@ -94,7 +95,7 @@ def message_stages(connection: Connection, number: int) -> MessageStages | None:
         return bool(source) and item.source == source
 
     return MessageStages(
-        row=row,
+        row={**row, "raw": seal.opened(connection, row["raw"], row["key_id"], number)},
         ledger=json.loads(row["ledger"] or "[]"),
         counts=counts,
         verdicts=verdicts,

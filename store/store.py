@@ -21,7 +21,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from rules.model import PatientIdentifier
-from store import database, faults, feeds, findings, inbox, leases, outbox, purge, register, schema
+from store import database, faults, feeds, findings, inbox, leases, outbox, purge, register, schema, seal
 from store.checkpoint import checkpoint
 from store.port import (
     Accepted,
@@ -355,6 +355,7 @@ def _prepare(engine: typing.Any) -> None:
         connection.execute(text("SELECT 1"))
         if wrong := database.promises(connection):
             raise StoreUnavailable(wrong)
+        seal.check(connection)
     engine.dispose()
     path = database.file_of(engine.url)
     if path is not None:

@@ -34,6 +34,7 @@ __all__ = [
     "assessment",
     "audit",
     "body",
+    "body_key",
     "claim",
     "counter",
     "delivery",
@@ -138,7 +139,16 @@ body = Table(
     "body",
     metadata,
     Column("message_id", _Id, primary_key=True, autoincrement=False),
+    # Which key they are sealed with (store.seal); NULL: in the clear. Before the bytes, so that it is found without them.
+    Column("key_id", String),
     Column("raw", LargeBinary, nullable=False),
+)
+# The keys that bodies are sealed with, each with something sealed by it, so that a wrong key is noticed at the start.
+body_key = Table(
+    "body_key",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("proof", LargeBinary, nullable=False),
 )
 ledger = Table(
     "ledger",

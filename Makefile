@@ -69,9 +69,14 @@ check: $(VENV)/.dev ## lint, types, layers, protocols
 bench: $(VENV)/.dev ## what it costs, one table
 	$(BIN)/python -m bench $(ARGS)
 
-evidence: $(VENV)/.dev ## hours: every step failing in turn, in one table; ARGS="steps --stride 10" for less
+# Each line may be run by itself; docs/how-it-is-tested.md says what it shows.
+evidence: $(VENV)/.dev ## hours: every step failing in turn, soak, mutation, fuzz, a foreign FHIR server (Java 17, Maven)
 	EVERY_STEP=all $(BIN)/python -m pytest -q -n 0 tests/engine/test_every_step.py
 	$(BIN)/python -m evidence $(ARGS)
+	$(BIN)/python tests/fuzz.py --seconds 300
+	$(BIN)/python tests/mutate_rules.py --minutes 600
+	deploy/dev/fhir-validate fixtures/alerts/*.json fixtures/alerts/levels/*.json
+	NEUTROFLAG_ALERTS=10000 $(BIN)/python -m pytest -q -n 0 tests/emitters/foreign
 
 bundle: $(VENV)/.runtime ## one archive for a machine without an index, tried offline before it is kept
 	$(BIN)/python deploy/bundle/build.py

@@ -18,7 +18,7 @@ from bench import machine, pure, scenes, server, watch
 from bench.scenes import Figures
 from bench.shadow import COUNTS, shadow_s
 
-_PARTS = ("pure", "clock", "rest", "critical", "through", "postgresql", "demo", "shadow", "console")
+_PARTS = ("pure", "clock", "rest", "shown", "critical", "through", "postgresql", "demo", "shadow", "console")
 
 
 class _Bench:
@@ -113,6 +113,14 @@ class _Bench:
         loaded = self.scene("a critical count under load", lambda: scenes.critical(80 // self.share, others=1000))
         self.row("critical count, 1,000 other messages a second", *_pairs([loaded], "p99 <= 250 ms"))
         self.row("    the others were answered at", *_rates([loaded.rate], "1,000/s"))
+
+    def shown(self) -> None:
+        self.progress.print("a new alert in the console", style="dim")
+        took = sorted(scenes.shown(20 // self.share))
+        slowest = f"{statistics.median(took):.2f} / {took[-1]:.2f} s"
+        self.row(
+            "a new alert on the day's list, p50 / slowest; its page asks every 2 s", slowest, "<= 1 s, so 3 s", "1"
+        )
 
     def rest(self) -> None:
         self.progress.print("memory at rest", style="dim")

@@ -78,6 +78,11 @@ class Serve:
         database = self.config.with_name("bench.db")
         _until(lambda: _unsettled(database), lambda number: number == 0)
 
+    def open_alerts(self) -> set[str]:
+        """The alerts on the console's list of the day, as its page asks for them."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/console/today/lists", timeout=10) as answer:
+            return set(re.findall(r"/console/alerts/([0-9a-f-]{36})", answer.read().decode()))
+
     def memory_mb(self) -> float:
         """Resident memory of the process and all its children."""
         return sum(_resident_kb(pid) for pid in _family(self.process.pid)) / 1024

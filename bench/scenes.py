@@ -17,7 +17,7 @@ from bench.running import send, serve
 from bench.sender import alerts, begun, report_of
 from wire.mllp import frame
 
-__all__ = ["Figures", "at_rest", "critical", "demo", "door_to_door", "intake"]
+__all__ = ["Figures", "at_rest", "critical", "demo", "door_to_door", "intake", "shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,23 @@ def critical(count: int, others: int = 0) -> Figures:
         # The first one also greets the server: it is not counted.
         took = sorted((arrived - at) * 1000 for at, arrived in zip(sent[1:], seen[1:], strict=True))
         return Figures(rate, p50_ms=statistics.median(took), p99_ms=took[len(took) * 99 // 100], lost=lost)
+
+
+def shown(count: int) -> list[float]:
+    """Seconds from a critical count's answer until the day's list has its alert; a page asks for the list every two seconds."""
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder) / "shown") as engine:
+        engine.enrol(count)
+        build = alerts("shown", 0)
+        took = []
+        with socket.create_connection(("127.0.0.1", engine.mllp_port)) as door:
+            for number in range(count):
+                door.sendall(frame(build(number)))
+                door.recv(65536)
+                started = time.monotonic()
+                while len(engine.open_alerts()) <= number and time.monotonic() - started < 30:
+                    time.sleep(0.01)
+                took.append(time.monotonic() - started)
+        return took
 
 
 def at_rest() -> float:

@@ -100,7 +100,7 @@ def critical(count: int, others: int = 0) -> Figures:
 
 
 def shown(count: int) -> list[float]:
-    """Seconds from a critical count's answer until the day's list has its alert; a page asks for the list every two seconds."""
+    """Seconds from a critical count's answer until the day's list has its alert; its page asks every two seconds."""
     with tempfile.TemporaryDirectory() as folder, serve(Path(folder) / "shown") as engine:
         engine.enrol(count)
         build = alerts("shown", 0)

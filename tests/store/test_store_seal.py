@@ -178,7 +178,7 @@ async def test_a_command_gives_the_keys_and_the_tools_read_by_them(envelope: Any
         ("k1", "line 1"),
         ("k1 c2hvcnQ=", "not 32 bytes"),
         ("k1 !!!!", "not 32 bytes"),
-        (f"{key('k1')}\n{key('k1')}", "a second time"),
+        (f"k1 {'A' * 43}=\nk1 {'B' * 42}A=", "a second time"),
         (f"k/1 {'A' * 43}=", "line 1"),
         (None, "No such file"),
     ],

@@ -91,7 +91,7 @@ def db_verify_command(config: Path | None, audit_head: str, *, stdout: TextIO, s
     for problem in problems:
         print(problem, file=stdout)
     if not problems:
-        print("whole: integrity, references, in = out, and the chain of the audit", file=stdout)
+        print("whole: integrity, references, and in = out", file=stdout)
         print(f"audit head, to be noted elsewhere: {entries}:{link}", file=stdout)
     return FAILURE if problems else OK
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx2
 
@@ -131,9 +133,12 @@ async def test_a_provisional_count_raises_an_alert(running: Any, hl7: Any, presc
 
 
 async def test_a_provisional_count_lowers_nothing(running: Any, hl7: Any, prescriber: Any, before: Any) -> None:
+    # Both of one day, whatever the hour: a count of a later day has an alert of its own.
+    paris = datetime.now(ZoneInfo("Europe/Paris"))
+    first = before(hours=3) if paris.hour >= 3 else (paris - timedelta(days=1)).replace(hour=20)
     await running.tell(
-        hl7.oru("M1", anc="0.84", filler="B1", collected=before(hours=3)),
-        hl7.oru("M2", anc="3.00", filler="B2", collected=before(hours=2), status="P"),
+        hl7.oru("M1", anc="0.84", filler="B1", collected=first),
+        hl7.oru("M2", anc="3.00", filler="B2", collected=first + timedelta(hours=1), status="P"),
     )
     await running.settled()
     assert levels_of(prescriber) == ["active"]

@@ -21,7 +21,7 @@ INSERT INTO message (id, received_at, channel, format, peer, sender, control_id,
   SELECT n, n, 'mllp', 'hl7v2', '', 'SIL|LABO', 'M' || n, 'ORU^R01', decode(md5(n::text), 'hex'), decode(md5(n::text), 'hex'),
          CASE WHEN n > {MESSAGES} - 50 THEN NULL WHEN n % 500 = 0 THEN 'set_aside' ELSE 'judged' END, 'x', n, 1, true
   FROM generate_series(1, {MESSAGES}) n;
-INSERT INTO body SELECT id, 'MSH|' FROM message;
+INSERT INTO body (message_id, raw) SELECT id, 'MSH|' FROM message;
 INSERT INTO patient (id, enrolled, rev, person, sort_name, owner, course, watch_on, created_at, updated_at, settle_at)
   SELECT 'p' || n, true, 1, '{{}}', 'name ' || n, '', '{{}}',
          CASE WHEN n % 100 = 0 THEN '2026-11-01' ELSE '2027-01-' || lpad((1 + n % 28)::text, 2, '0') END, 1, 1,

@@ -66,8 +66,7 @@ HOT: list[tuple[str, Prepared, dict[str, Any]]] = [
     ("patients to settle", register._settling, {"now": 5, "most": 32}),
     ("what is due", outbox._due, {"destination": "ehr", "now": 5, "most": 40}),
     ("the sweep", findings._look, {"today": "2026-11-22", "after": "", "after_id": "", "most": 100}),
-    ("unanswered alerts", findings._unanswered, {
-        "level": "red", "latest": 99999, "after": 0, "after_id": "", "most": 100}),
+    ("unanswered alerts", findings._unanswered, {"now": 5, "after": -1, "after_id": "", "most": 10}),
     ("a patient's findings", findings._open_of, {"wanted": "p7"}),
     ("messages since the last look", feeds._arrived, {"after": MESSAGES - 100, "until": 2**62, "most": 2000}),
 ]  # fmt: skip

@@ -43,6 +43,8 @@ __all__ = ["CHANNEL", "KafkaInlet", "KafkaSource", "envelopes"]
 CHANNEL: Final = "kafka"
 _POLL_MS: Final = 500
 _ASK_AFTER_S: Final = 5.0
+_LEAVE_S: Final = 5.0
+_COMMIT_S: Final = 10.0
 _START_S: Final = 20.0
 _ASK_S: Final = 10.0
 _RETRY_FIRST_S: Final = 0.5
@@ -89,8 +91,7 @@ class KafkaInlet:
             started = time.monotonic()
             try:
                 await self._consume()
-            except (KafkaError, OSError, TimeoutError) as error:
-                self._say(self._words(error))
+            except (KafkaError, OSError, TimeoutError):
                 failures = 1 if time.monotonic() - started > _RETRY_LONGEST_S else failures + 1
                 await asyncio.sleep(min(_RETRY_FIRST_S * 2 ** (failures - 1), _RETRY_LONGEST_S))
 
@@ -120,11 +121,13 @@ class KafkaInlet:
             await self._ask(consumer)
             while True:
                 await self._round(consumer)
+        except (KafkaError, OSError, TimeoutError) as error:
+            # Said before leaving, which takes its time where nobody answers.
+            self._say(self._words(error))
+            raise
         finally:
             self._consumer = None
-            # Leaving says so to the group: others take over at once rather than after the session's time. As a task of
-            # its own: with a broker that is gone the library ends with the cancellation of its own fetches, not of us.
-            await asyncio.gather(asyncio.ensure_future(consumer.stop()), return_exceptions=True)
+            await _left(consumer)
 
     async def _round(self, consumer: AIOKafkaConsumer) -> None:
         async with self._turn:
@@ -186,7 +189,9 @@ class KafkaInlet:
 
     async def _commit(self, consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
         try:
-            await consumer.commit(offsets)
+            # The library asks for ever for a coordinator that is gone. What is not committed comes again, as duplicates.
+            async with asyncio.timeout(_COMMIT_S):
+                await consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError):
             # The partitions went to another member meanwhile. It reads these records again; they are duplicates.
             self._meter.noticed(CHANNEL, "commit_refused")
@@ -229,6 +234,18 @@ class KafkaInlet:
         if state != self.state:
             self.state = state
             self._meter.noticed(CHANNEL, state.split(":")[0].replace(" ", "_"))
+
+
+async def _left(consumer: AIOKafkaConsumer) -> None:
+    """Leaving says so to the group: others take over at once rather than after the session's time.
+
+    As a task of its own: with a broker that is gone the library ends with the cancellation of its own fetches, not of us, or
+    goes on asking for a coordinator.
+    """
+    leaving = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait([leaving], timeout=_LEAVE_S)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
 
 
 class _Handover(ConsumerRebalanceListener):  # type: ignore[misc]  # the library is not typed

@@ -309,7 +309,9 @@ def _restarted(course: TreatmentCourse, what: Restarted, today: date, limits: Li
     if paused is None:
         if stop is None:
             raise CourseError("at", "no-open-interruption")
-        paused = Interruption(datetime.combine(stop.on, time()))
+        # Of a stop only the day is known; a restart earlier on that day shows that a dose was taken after it.
+        ended = (pause.restart for pause in course.interruptions if pause.restart is not None)
+        paused = Interruption(max((datetime.combine(stop.on, time()), *ended)))
     if at <= paused.last_dose or (stop is not None and at.date() <= stop.on):
         raise CourseError("at", "restart-before-stop")
     others = [pause for pause in course.interruptions if pause != paused]

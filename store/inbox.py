@@ -16,7 +16,7 @@ from store.statement import Prepared
 from store.tables import body, counter, ledger, message
 from store.values import from_ms, to_ms
 
-__all__ = ["arrive", "bytes_of", "claim", "count", "counted", "finish", "judged", "known", "replay"]
+__all__ = ["arrive", "bytes_of", "claim", "claims", "count", "counted", "finish", "judged", "known", "replay"]
 
 _insert_message = Prepared(insert(message).values({column.name: bindparam(column.name) for column in message.columns}))
 _insert_body = Prepared(
@@ -166,6 +166,11 @@ def _body(ring: seal.Ring, message_id: int, raw: bytes) -> dict[str, object]:
 def claim(connection: Connection, after: int, limit: int) -> list[Claim]:
     """The oldest messages beyond ``after`` that have no disposition."""
     rows = _claim.rows(connection, {"after": after, "most": limit})
+    return claims(connection, rows)
+
+
+def claims(connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Claim]:
+    """Rows as ``_claim`` gives them (leases select the same columns), their bodies opened."""
     ring = seal.of(connection)
     return [
         Claim(

@@ -13,12 +13,11 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, bindparam, cast, delete, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from store import seal
+from store import inbox
 from store.inbox_server import hold
 from store.port import Claim
 from store.statement import Prepared
 from store.tables import body, claim, lease, message
-from store.values import from_ms
 
 __all__ = ["announce", "claimed", "done", "give_back", "give_up", "take"]
 
@@ -102,20 +101,8 @@ def claimed(connection: Connection, owner: str, limit: int, for_ms: int) -> list
     takes a later message while an earlier one is being taken."""
     hold(connection, [b"claims"])
     rows = _free.rows(connection, {"most": limit})
-    ring = seal.of(connection)
     _claim.many(connection, [{"message_id": row[0], "owner": owner, "for_ms": for_ms} for row in rows])
-    return [
-        Claim(
-            message_id=number,
-            format=form,
-            channel=channel,
-            sender=sender,
-            control_id=control_id,
-            received_at=from_ms(received),
-            raw=(ring.open(bytes(raw), key_id, number) if raw else None) or b"",
-        )
-        for number, form, channel, sender, control_id, received, key_id, raw in rows
-    ]
+    return inbox.claims(connection, rows)
 
 
 def announce(connection: Connection, owner: str, names: Mapping[int, Iterable[str]]) -> set[int]:

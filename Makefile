@@ -88,7 +88,7 @@ lock: ## renew the hash-locked requirement files (needs uv)
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra postgres -o requirements.lock
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev --extra browser -c requirements-dev.lock -o requirements-browser.lock
-	echo hatchling | uv pip compile $(LOCKFLAGS) - -o requirements-build.lock
+	echo hatchling | uv pip compile $(LOCKFLAGS) -c requirements.lock - -o requirements-build.lock
 
 LOCKFLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 

@@ -239,3 +239,13 @@ def test_the_installer_is_a_plain_shell_script_that_uses_no_index() -> None:
     assert pips
     assert all("--no-index" in line for line in pips)
     assert "--require-hashes" in pips[0]
+
+
+def test_the_requirement_files_agree_on_every_version() -> None:
+    """pip installs the build's and the runtime's pins in one go and refuses two versions of one package."""
+    pins: dict[str, dict[str, str]] = {}
+    for lock in sorted(ROOT.glob("requirements*.lock")):
+        for name, version in re.findall(r"^([a-z0-9._-]+)==([^\s;]+)", lock.read_text(), re.MULTILINE):
+            pins.setdefault(name, {})[lock.name] = version
+    assert {name: locks for name, locks in pins.items() if len(set(locks.values())) > 1} == {}
+    assert len(pins) > 50

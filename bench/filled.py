@@ -123,9 +123,9 @@ def _messages(raw: sqlite3.Connection, sizes: Sizes, now: datetime) -> Counter[s
     for *row, ledger, body in _rows(sizes, now, ends):
         raw.execute(insert, row)
         if body is not None:
-            raw.execute("INSERT INTO body VALUES (?, ?)", (row[0], body))
+            raw.execute("INSERT INTO body (message_id, raw) VALUES (?, ?)", (row[0], body))
         if ledger is not None:
-            raw.execute("INSERT INTO ledger VALUES (?, ?)", (row[0], ledger))
+            raw.execute("INSERT INTO ledger (message_id, entries) VALUES (?, ?)", (row[0], ledger))
     raw.execute("COMMIT")
     return ends
 

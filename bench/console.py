@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from bench.filled import COUNTS, Sizes, fill, identifier_of, message_of
 from bench.running import receiver, serve
+from engine.simulate import LABORATORIES
 
 __all__ = ["PageTime", "pages"]
 
@@ -58,7 +60,7 @@ def _addresses(sizes: Sizes) -> Iterator[tuple[str, str]]:
     yield "messages", "/console/messages"
     yield "messages, from the middle", f"/console/messages?before={middle}"
     yield "messages, set aside", "/console/messages?disposition=set_aside"
-    yield "messages, of a sender", "/console/messages?sender=SIL%7CLABO"
+    yield "messages, of a sender", f"/console/messages?sender={quote(LABORATORIES[0].application + "|" + LABORATORIES[0].facility)}"
     yield "messages, of no sender", "/console/messages?sender=NOBODY%7CNOWHERE"
     yield "messages, by control id", f"/console/messages?control_id=C{middle}"
     yield "messages, by no control id", "/console/messages?control_id=NONE"

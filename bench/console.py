@@ -60,7 +60,8 @@ def _addresses(sizes: Sizes) -> Iterator[tuple[str, str]]:
     yield "messages", "/console/messages"
     yield "messages, from the middle", f"/console/messages?before={middle}"
     yield "messages, set aside", "/console/messages?disposition=set_aside"
-    yield "messages, of a sender", f"/console/messages?sender={quote(LABORATORIES[0].application + "|" + LABORATORIES[0].facility)}"
+    sender = quote(f"{LABORATORIES[0].application}|{LABORATORIES[0].facility}")
+    yield "messages, of a sender", f"/console/messages?sender={sender}"
     yield "messages, of no sender", "/console/messages?sender=NOBODY%7CNOWHERE"
     yield "messages, by control id", f"/console/messages?control_id=C{middle}"
     yield "messages, by no control id", "/console/messages?control_id=NONE"

@@ -37,11 +37,13 @@ SEEDS = range(3000)
 FILES = (
     *("test_cases_ansm.py", "test_cases_other.py", "test_assess.py", "test_overrides.py", "test_protocol.py"),
     *("test_span.py", "test_changes.py", "test_sides.py", "test_corners.py", "test_alert_wording.py"),
-    *("test_named_ids.py", "test_pages.py", "test_cli_rules.py", "test_shadow.py", "test_oracle.py"),
+    *("test_asking.py", "test_texts.py", "test_named_ids.py", "test_pages.py", "test_cli_rules.py"),
+    *("test_shadow.py", "test_oracle.py"),
 )
 # Where the mutants of a module die soonest; no worked case reaches those of SILENT.
 FIRST = {
-    "alerts": "test_changes.py",
+    "alerts": "test_alert_wording.py",
+    "asking": "test_asking.py",
     "cases": "test_oracle.py",
     "changes": "test_changes.py",
     "faults": "test_oracle.py",
@@ -51,9 +53,10 @@ FIRST = {
     "protocol_file": "test_protocol.py",
     "shadow": "test_shadow.py",
     "span": "test_span.py",
+    "texts": "test_texts.py",
     "trace": "test_pages.py",
 }
-SILENT = frozenset({"alerts", "changes", "limits", "named_ids", "shadow", "trace"})
+SILENT = frozenset({"alerts", "asking", "changes", "limits", "named_ids", "shadow", "trace"})
 # These look at thousands of random patients; some hundreds have been looked at before.
 LONG = "not agree_on_random_patients"
 SECONDS = 150

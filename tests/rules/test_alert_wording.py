@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 import pytest
 
 from rules import NAMESPACE, AlertDraft, alerts_for, assess, find_protocol, review_alert
 from rules.actions import ACTIONS
+from rules.alerts import alert_id
 from rules.model import (
     AbsoluteNeutrophilCount,
     AlertFamily,
     AlertLevel,
     Assessment,
+    Interruption,
     LabResult,
     PriorNeutropenia,
     ResultStatus,
@@ -84,6 +87,66 @@ def test_a_borderline_mild_count_is_not_said_to_be_below() -> None:
 
 def test_nothing_to_say_is_no_alert() -> None:
     assert draft("2900") is None
+
+
+def test_a_derived_count_is_said_to_be_where_its_lower_bound_is() -> None:
+    derived = AbsoluteNeutrophilCount(per_mm3=Decimal(1050), lower_bound=Decimal(950), derived=True)
+    judged = replace(result("1050"), anc=derived)
+    found = assess(ANSM, COURSE, (), judged, DAY)
+    assert isinstance(found, Assessment)
+    alert = alerts_for(found, register_id="r-1", language="en", result=judged)
+    assert alert is not None
+    assert "below the threshold of 1 G/L (1000/mm3)" in alert.text
+
+
+def test_less_than_the_threshold_is_below_it() -> None:
+    judged = replace(result("1000"), anc=AbsoluteNeutrophilCount(per_mm3=Decimal(1000), comparator="<"))
+    found = assess(ANSM, COURSE, (), judged, DAY)
+    assert isinstance(found, Assessment)
+    alert = alerts_for(found, register_id="r-1", language="en", result=judged)
+    assert alert is not None
+    assert "ANC <1 G/L (<1000/mm3) on 2026-08-03, below the threshold of 1 G/L (1000/mm3)." in alert.text
+
+
+def test_the_duties_are_those_of_the_family_and_one_sentence_is_quoted() -> None:
+    stop = assess(ANSM, COURSE, (), result("840"), DAY)
+    assert isinstance(stop, Assessment)
+    assert len(stop.citations) > 1
+    said = alerts_for(stop, register_id="r-1", language="en", result=result("840"))
+    assert said is not None
+    assert said.text.count("«") == 1
+    assert WORDS["en"].readings.format(ids=", ".join(stop.readings)) in said.text
+    assert WORDS["en"].maxima not in said.text
+
+    back = replace(COURSE, interruptions=(Interruption(_at(DAY - timedelta(days=10)), _at(DAY - timedelta(days=2))),))
+    closer = assess(ANSM, back, (result("3200", DAY - timedelta(days=20)),), result("3200"), DAY)
+    assert isinstance(closer, Assessment)
+    assert closer.family is AlertFamily.SCHEDULE
+    said = alerts_for(closer, register_id="r-1", language="en", result=result("3200"))
+    assert said is not None
+    assert WORDS["en"].maxima in said.text
+    assert WORDS["en"].infection not in said.text
+
+    bare = alerts_for(replace(stop, readings=()), register_id="r-1", language="en", result=result("840"))
+    assert bare is not None
+    assert bare.text.endswith(f"[{stop.protocol}]")
+
+
+def _at(on: date) -> datetime:
+    return datetime.combine(on, time())
+
+
+def test_another_episode_is_another_alert() -> None:
+    found = assess(ANSM, COURSE, (), result("840"), DAY)
+    assert isinstance(found, Assessment)
+    assert found.episode_on is not None
+    named = [
+        alerts_for(replace(found, episode_on=on), register_id="r-1", language="en")
+        for on in (found.episode_on, found.episode_on - timedelta(days=1))
+    ]
+    assert [alert.id for alert in named if alert] == [
+        alert_id("r-1", AlertFamily.STOP, found.episode_on - timedelta(days=late)) for late in (0, 1)
+    ]
 
 
 def test_permission_is_worded_as_a_criterion_only() -> None:

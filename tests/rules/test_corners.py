@@ -415,3 +415,22 @@ def test_what_a_bare_value_cannot_say_is_kept_of_every_count_on_file(turned: boo
         assert said in found.remarks
     leukopenia = [count(START + timedelta(days=193), 2500, wbc=5000), count(day, 2500, wbc=2900)]
     assert judge(count(DAY, 3000, wbc=6000), *leukopenia, protocol=EU).category == "post_stop"
+
+
+@pytest.mark.parametrize(
+    ("facts", "remark"),
+    [
+        ({}, "stop-not-recorded"),
+        ({"stop": CompleteStop(DAY, StopReason.ANC_BELOW_1000)}, None),
+    ],
+)
+def test_without_a_count_a_stop_that_nobody_recorded_is_still_said(facts: dict[str, Any], remark: str | None) -> None:
+    course = replace(COURSE, **facts)
+    found = judge(None, count(DAY, 800), course=course, on=DAY + 3 * SOON)
+    assert [r for r in found.remarks if r.endswith("-not-recorded")] == ([remark] if remark else [])
+
+
+def test_without_a_count_an_interruption_that_became_a_stop_lacks_its_restart() -> None:
+    course = replace(COURSE, interruptions=(gap(DAY - 60 * SOON, None),))
+    found = judge(None, count(DAY - 61 * SOON, 3000), course=course, on=DAY)
+    assert [r for r in found.remarks if r.endswith("-not-recorded")] == ["restart-not-recorded"]

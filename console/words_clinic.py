@@ -388,6 +388,14 @@ _ALERT: dict[str, tuple[str, str]] = {
     ),
     "clinic.decision.noted": ("Pris connaissance", "Noted"),
     "clinic.reason.unit-missing": ("Unité absente", "No unit"),
+    "clinic.reason.body-unopenable": (
+        "Message reçu, illisible dans la base (clé ou contenu altéré) : le redemander au laboratoire",
+        "Message received, unreadable in the database (key or content altered): ask the laboratory for it again",
+    ),
+    "clinic.reason.body-missing": (
+        "Message reçu, contenu perdu dans la base : le redemander au laboratoire",
+        "Message received, content lost in the database: ask the laboratory for it again",
+    ),
     "clinic.reason.unit-unknown": ("Unité inconnue", "Unknown unit"),
     "clinic.reason.value-ambiguous": ("Valeur ambiguë", "Ambiguous value"),
     "clinic.reason.value-missing": ("Valeur absente", "No value"),

@@ -92,6 +92,12 @@ OPERATORS: dict[str, tuple[str, str]] = {
     "message.bytes": ("{n} octets, lus en {codec}", "{n} bytes, read as {codec}"),
     "message.cut": ("{n} caractères de plus ne sont pas affichés.", "{n} more characters are not shown."),
     "message.same-as": ("Doublon : les octets sont ceux du", "A duplicate: the bytes are those of"),
+    "message.unopenable": (
+        "Le contenu est dans la base et ne peut pas être ouvert : clé manquante, ou contenu altéré. Rien n’en a été lu ; "
+        "le redemander à l’expéditeur.",
+        "The content is in the database and cannot be opened: its key is missing, or it was altered. Nothing was read from "
+        "it; ask the sender for it again.",
+    ),
     "message.removed": (
         "Le contenu a été effacé : sa durée de conservation est passée.",
         "The body was removed: its time of retention is over.",

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, TextIO
 from engine.config import ConfigError, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from store.keyholders import Holder
     from store.seal import Ring
 
 __all__ = ["arm", "db_rekey_command", "ring_for"]
@@ -60,10 +63,15 @@ def _printed(command: tuple[str, ...]) -> str:
         raise ValueError("not text") from None
 
 
+def _behind(holders: Sequence[Holder], current: str) -> str:
+    names = ", ".join(f"{one.owner} ({one.key_id}, counts for {one.for_s} s more)" for one in holders)
+    return f"engines that do not seal with {current} yet: {names}; restart them with it, then rekey"
+
+
 def db_rekey_command(config: Path | None, batch: int, *, stdout: TextIO, stderr: TextIO) -> int:
     from engine.cli import FAILURE, OK, USAGE
     from engine.cli_state import _database, _Stop
-    from store import seal
+    from store import keyholders, seal
 
     done = 0
     broken: list[int] = []
@@ -77,19 +85,26 @@ def db_rekey_command(config: Path | None, batch: int, *, stdout: TextIO, stderr:
                 raise _Stop(
                     FAILURE, f"no engine has started with the key {current} yet: (re)start it first, then rekey"
                 )
+            if behind := keyholders.others(connection, current):
+                raise _Stop(FAILURE, _behind(behind, current))
         while after is not None:
             with _database(config, write=True) as connection:
+                keyholders.turning(connection)
                 after, sealed, failed = seal.rekey(connection, after, batch)
             done += sealed
             broken += failed
         with _database(config, write=True) as connection:
-            gone = seal.retire(connection)
+            keyholders.turning(connection)
+            behind = keyholders.others(connection, current)
+            gone = seal.retire(connection, kept={one.key_id for one in behind})
     except _Stop as stop:
         print(stop, file=stderr)
         return stop.code
     print(f"{done} bodies sealed with {current}", file=stdout)
     for name in gone:
         print(f"{name}: no body needs it any more", file=stdout)
+    if behind:
+        print(_behind(behind, current), file=stderr)
     for number in broken:
         print(f"message {number}: the body cannot be opened, and was left as it is", file=stderr)
-    return FAILURE if broken else OK
+    return FAILURE if broken or behind else OK

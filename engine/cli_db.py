@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["db_backup_command", "db_move_command", "db_verify_command"]
 
+_NAMED = 20
+
 
 @_guarded
 def db_backup_command(config: Path | None, file: Path, *, stdout: TextIO, stderr: TextIO) -> int:
@@ -81,12 +83,18 @@ def _dump(url: str, file: Path) -> None:
 
 @_guarded
 def db_verify_command(config: Path | None, audit_head: str, *, stdout: TextIO, stderr: TextIO) -> int:
-    from store import trail
+    from store import seal, trail
     from store.check import findings
 
     noted = _noted(audit_head) if audit_head else None
     with _database(config) as connection:
         problems = [*_integrity(connection), *findings(connection), *trail.verify(connection, noted)]
+        closed = list(seal.unopened(connection))
+        if closed:
+            problems.append(
+                f"{len(closed)} message bodies cannot be opened (key missing, or altered): "
+                + ", ".join(str(number) for number in closed[:_NAMED])
+            )
         entries, link = trail.head(connection)
     for problem in problems:
         print(problem, file=stdout)

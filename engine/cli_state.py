@@ -147,9 +147,11 @@ def messages_show_command(config: Path | None, number: int, json: bool, *, stdou
         return OK
     raw = whole.pop("raw")
     print(jsonlib.dumps(whole, ensure_ascii=False, indent=2), file=stdout)
-    absent = (
-        f"(the same bytes as message {whole['duplicate_of']})" if whole["duplicate_of"] else "(the body was removed)"
-    )
+    absent = "(the body was removed)"
+    if whole["duplicate_of"]:
+        absent = f"(the same bytes as message {whole['duplicate_of']})"
+    elif whole["unopened"]:
+        absent = f"({whole['unopened']}: what came cannot be read back; its key is missing, or it was altered)"
     print((raw or absent).replace("\r", "\n"), file=stdout)
     return OK
 

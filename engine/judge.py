@@ -84,6 +84,9 @@ class Judge:
             if reading.production:
                 self._unread(problem, patients, turn)
             tally[Disposition.UNASSESSABLE] += 1
+        if claim.unopened:
+            # It may have held a count of anybody: a person must look (promise 3), at the sender's copy.
+            self.present.review(None, claim.unopened, "", turn)
         disposition, reason = _disposition(reading, tally)
         if merged:
             disposition, reason = Disposition.JUDGED, MERGED

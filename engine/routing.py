@@ -24,7 +24,9 @@ LABORATORY: Final = "laboratory"
 
 _DERIVED: Final = "derived-across-threshold"
 # Reasons of a REVIEW alert that the laboratory cannot clear up: what it sent is not at fault.
-_NOT_THE_LABORATORYS: Final = frozenset({DISPENSED, ANSWERED_WITHDRAWN, "internal-error", "patient-ambiguous"})
+_NOT_THE_LABORATORYS: Final = frozenset(
+    {DISPENSED, ANSWERED_WITHDRAWN, "internal-error", "patient-ambiguous", "body-unopenable", "body-missing"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -286,6 +286,9 @@ class Worker:
 def understood(claim: Claim, zone: ZoneInfo, sites: Mapping[str, Site]) -> Reading:
     """What a stored message says, read as its sender's profile has it."""
     form = cast('Literal["hl7v2", "fhir"]', claim.format)
+    if claim.unopened:
+        problem = Problem(claim.unopened, "", "what came cannot be read back from the database")
+        return Reading(format=form, disposition="set_aside", problems=(problem,))
     site = sites.get(claim.sender)
     reading = read_message(claim.raw, format=form, zone=zone, site=site)
     if site is None and sites and reading.sender != claim.sender:

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, and_, exists, func, select
 
 from store import inbox
 from store.port import Disposition
-from store.tables import alert, delivery, message
+from store.tables import alert, body, delivery, message
 
 __all__ = ["findings"]
 
@@ -31,6 +31,9 @@ def findings(connection: Connection) -> list[str]:
             found.append(f"{disposition.value}: {counted} were counted, {filed} are on file")
     for name in sorted(key for key in ends if key is not None and key not in set(Disposition)):
         found.append(f"unknown disposition {name!r}")
+    lacking = select(func.count()).where(message.c.kept, ~exists().where(body.c.message_id == message.c.id))
+    if number := connection.scalar(lacking.select_from(message)):
+        found.append(f"{number} messages have lost their bytes")
     orphan = select(func.count()).where(~exists().where(alert.c.id == delivery.c.alert_id)).select_from(delivery)
     if number := connection.scalar(orphan):
         found.append(f"{number} deliveries belong to no alert")

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from store import inbox_server, seal
+from store import inbox_server, keyholders, seal
 from store.port import Accepted, Claim, Disposition, Envelope, MessageDone
 from store.statement import Prepared
 from store.tables import body, counter, ledger, message
@@ -96,6 +96,8 @@ def arrive(connection: Connection, envelopes: Sequence[Envelope]) -> list[Accept
         answers.append(Accepted(message_id, duplicate_of=same, conflicts_with=conflict))
     _insert_message.many(connection, rows)
     ring = seal.of(connection)
+    if ring.current and connection.dialect.name != "sqlite":
+        keyholders.announce(connection, ring)
     _insert_body.many(
         connection,
         [
@@ -172,18 +174,22 @@ def claim(connection: Connection, after: int, limit: int) -> list[Claim]:
 def claims(connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Claim]:
     """Rows as ``_claim`` gives them (leases select the same columns), their bodies opened."""
     ring = seal.of(connection)
-    return [
-        Claim(
-            message_id=number,
-            format=form,
-            channel=channel,
-            sender=sender,
-            control_id=control_id,
-            received_at=from_ms(received),
-            raw=(ring.open(bytes(raw), key_id, number) if raw else None) or b"",
+    found = []
+    for number, form, channel, sender, control_id, received, key_id, stored in rows:
+        raw, unopened = ring.look(stored, key_id, number)
+        found.append(
+            Claim(
+                message_id=number,
+                format=form,
+                channel=channel,
+                sender=sender,
+                control_id=control_id,
+                received_at=from_ms(received),
+                raw=raw,
+                unopened=unopened,
+            )
         )
-        for number, form, channel, sender, control_id, received, key_id, raw in rows
-    ]
+    return found
 
 
 def judged(connection: Connection, done: Sequence[MessageDone]) -> tuple[int, ...]:
@@ -217,7 +223,7 @@ def finish(connection: Connection, done: Sequence[MessageDone], at_ms: int) -> N
 
 
 def bytes_of(connection: Connection, message_id: int) -> bytes | None:
-    """None when there is no such message, or its body was removed; a duplicate's are its original's."""
+    """None when there is no such message, its body was removed or cannot be opened, or it is a duplicate."""
     found = connection.execute(select(body.c.raw, body.c.key_id).where(body.c.message_id == message_id)).first()
     return seal.opened(connection, found.raw, found.key_id, message_id) if found is not None else None
 
@@ -254,8 +260,11 @@ def replay(connection: Connection, message_id: int, at_ms: int, edited: Envelope
             size=len(edited.raw),
             kept=True,
         )
+    ring = seal.of(connection)
+    if ring.current and connection.dialect.name != "sqlite":
+        keyholders.announce(connection, ring)
     _insert_message.many(connection, [copy])
-    _insert_body.many(connection, [_body(seal.of(connection), new_id, raw)])
+    _insert_body.many(connection, [_body(ring, new_id, raw)])
     count(connection, [("received", "", 1)])
     return new_id
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, bindparam, cast, delete, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from store import inbox
+from store import inbox, seal
 from store.inbox_server import hold
 from store.port import Claim
 from store.statement import Prepared
@@ -100,9 +100,17 @@ def claimed(connection: Connection, owner: str, limit: int, for_ms: int) -> list
     """The oldest messages without a disposition that nobody has, or had and lost by time. One process after the other: nobody
     takes a later message while an earlier one is being taken."""
     hold(connection, [b"claims"])
-    rows = _free.rows(connection, {"most": limit})
+    rows = _openable(connection, _free.rows(connection, {"most": limit}))
     _claim.many(connection, [{"message_id": row[0], "owner": owner, "for_ms": for_ms} for row in rows])
     return inbox.claims(connection, rows)
+
+
+def _openable(connection: Connection, rows: Sequence[Any]) -> Sequence[Any]:
+    """Without those sealed with a key of another engine, which this one was not given yet: the other can read them."""
+    ring = seal.of(connection)
+    strange = {key_id for *_, key_id, _ in rows if key_id is not None and key_id not in ring}
+    theirs = {key_id for key_id in strange if seal.known(connection, key_id)}
+    return [row for row in rows if row[-2] not in theirs] if theirs else rows
 
 
 def announce(connection: Connection, owner: str, names: Mapping[int, Iterable[str]]) -> set[int]:

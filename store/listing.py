@@ -84,7 +84,7 @@ def message_whole(connection: Connection, number: int) -> dict[str, Any] | None:
     """One message with its ledger, verdicts and bytes (as text where they are text)."""
     row = (
         connection.execute(
-            select(*_MESSAGE, ledger.c.entries.label("ledger"), body.c.key_id, body.c.raw)
+            select(*_MESSAGE, message.c.kept, ledger.c.entries.label("ledger"), body.c.key_id, body.c.raw)
             .select_from(message)
             .outerjoin(ledger, ledger.c.message_id == message.c.id)
             .outerjoin(body, body.c.message_id == message.c.id)
@@ -97,8 +97,10 @@ def message_whole(connection: Connection, number: int) -> dict[str, Any] | None:
         return None
     whole = _message(dict(row))
     whole["ledger"] = json.loads(whole["ledger"] or "[]")
-    raw = seal.opened(connection, whole.pop("raw"), whole.pop("key_id"), number)
-    whole["raw"] = raw.decode("utf-8", errors="backslashreplace") if raw is not None else None
+    raw, unopened = seal.of(connection).look(whole.pop("raw"), whole.pop("key_id"), number)
+    kept = whole.pop("kept")
+    whole["unopened"] = unopened if kept else ""
+    whole["raw"] = None if unopened else raw.decode("utf-8", errors="backslashreplace")
     verdicts = connection.scalars(
         select(assessment.c.body).where(assessment.c.message_id == number).order_by(assessment.c.id)
     )

@@ -116,6 +116,8 @@ class Claim:
     control_id: str
     received_at: datetime
     raw: bytes
+    unopened: str = ""
+    """Why ``raw`` is not what came (``body-unopenable``, ``body-missing``): nothing may be read out of it."""
 
 
 @dataclass(slots=True, kw_only=True)

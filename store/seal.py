@@ -13,7 +13,7 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
@@ -22,10 +22,29 @@ from sqlalchemy.engine import URL, make_url
 from store.port import StoreUnavailable
 from store.tables import body, body_key
 
-__all__ = ["Ring", "check", "known", "of", "opened", "rekey", "retire", "ring_of", "use"]
+__all__ = [
+    "MISSING",
+    "UNOPENABLE",
+    "Ring",
+    "check",
+    "known",
+    "of",
+    "opened",
+    "rekey",
+    "retire",
+    "ring_of",
+    "unopened",
+    "use",
+]
+
+UNOPENABLE = "body-unopenable"
+"""Damaged, exchanged, or sealed with a key that is not in the ring: what was in it cannot be known here."""
+MISSING = "body-missing"
+"""A message without a disposition whose bytes are gone: nothing of ours removes those."""
 
 _NONCE = 12
 _BYTES = 32
+_PAGE = 1000
 _CHECK = b"neutroflag body key"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
@@ -54,6 +73,15 @@ class Ring:
     def open(self, stored: bytes, key_id: str | None, message_id: int) -> bytes | None:
         """None where the bytes are not what was sealed. Raises StoreUnavailable without the key."""
         return stored if key_id is None else self._opened(key_id, stored, b"%d" % message_id)
+
+    def look(self, stored: Any, key_id: str | None, message_id: int) -> tuple[bytes, str]:
+        """The bytes as they came; or b"" and why they cannot be had: UNOPENABLE, MISSING."""
+        if stored is None:
+            return b"", MISSING
+        if key_id is not None and key_id not in self:
+            return b"", UNOPENABLE
+        raw = self.open(bytes(stored), key_id, message_id)
+        return (raw, "") if raw is not None else (b"", UNOPENABLE)
 
     def proof(self) -> bytes:
         """By which the current key is known again."""
@@ -115,8 +143,9 @@ def of(connection: Connection) -> Ring:
 
 
 def opened(connection: Connection, stored: Any, key_id: str | None, message_id: int) -> bytes | None:
-    """The bytes as they came; None without a body, or where it was tampered with or damaged."""
-    return None if stored is None else of(connection).open(bytes(stored), key_id, message_id)
+    """The bytes as they came; None without a body, or where it cannot be opened."""
+    raw, unopened = of(connection).look(stored, key_id, message_id)
+    return None if unopened else raw
 
 
 def check(connection: Connection) -> None:
@@ -149,11 +178,13 @@ def rekey(connection: Connection, after: int, limit: int) -> tuple[int | None, i
         .where(body.c.message_id > after, other)
         .order_by(body.c.message_id)
         .limit(limit)
+        # Two that turn keys at once, or one beside retention, do not undo each other's doing.
+        .with_for_update()
     ).all()
     done, broken = 0, []
     for number, key_id, stored in rows:
-        raw = ring.open(bytes(stored), key_id, number)
-        if raw is None:
+        raw, unopened = ring.look(stored, key_id, number)
+        if unopened:
             broken.append(number)
             continue
         sealed, new = ring.seal(raw, number)
@@ -162,14 +193,30 @@ def rekey(connection: Connection, after: int, limit: int) -> tuple[int | None, i
     return (rows[-1].message_id if len(rows) == limit else None), done, broken
 
 
-def retire(connection: Connection) -> Sequence[str]:
-    """Forgets the keys that no body is sealed with any more; their ids."""
+def retire(connection: Connection, kept: Iterable[str] = ()) -> Sequence[str]:
+    """Forgets the keys that no body is sealed with any more; their ids. ``kept``: keys that somebody still seals with."""
     ring = of(connection)
-    unused = and_(body_key.c.id != ring.current, ~exists().where(body.c.key_id == body_key.c.id))
+    unused = and_(body_key.c.id.not_in([ring.current, *kept]), ~exists().where(body.c.key_id == body_key.c.id))
     gone = connection.scalars(select(body_key.c.id).where(unused).order_by(body_key.c.id)).all()
     if gone:
         connection.execute(delete(body_key).where(body_key.c.id.in_(gone)))
     return gone
+
+
+def unopened(connection: Connection) -> Iterator[int]:
+    """The messages whose body is on file and cannot be opened. Opens every sealed one: for ``db verify``."""
+    ring, after = of(connection), 0
+    while True:
+        rows = connection.execute(
+            select(body.c.message_id, body.c.key_id, body.c.raw)
+            .where(body.c.message_id > after, body.c.key_id.is_not(None))
+            .order_by(body.c.message_id)
+            .limit(_PAGE)
+        ).all()
+        yield from (number for number, key_id, stored in rows if ring.look(stored, key_id, number)[1])
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1].message_id
 
 
 def known(connection: Connection, key_id: str) -> bool:

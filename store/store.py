@@ -21,7 +21,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from rules.model import PatientIdentifier
-from store import database, faults, feeds, findings, inbox, leases, outbox, purge, register, schema, seal
+from store import database, faults, feeds, findings, inbox, keyholders, leases, outbox, purge, register, schema, seal
 from store.checkpoint import checkpoint
 from store.port import (
     Accepted,
@@ -132,6 +132,7 @@ class Store:
             if self.shared:
                 with contextlib.suppress(StoreUnavailable):  # gone: then its time ends
                     await self._writer.run(lambda connection: leases.give_back(connection, self.owner))
+                    await self._writer.run(keyholders.leave)
             await self._writer.close()
         if self._server is not None:
             await self._server.close()
@@ -356,6 +357,8 @@ def _prepare(engine: typing.Any) -> None:
         if wrong := database.promises(connection):
             raise StoreUnavailable(wrong)
         seal.check(connection)
+        if seal.of(connection).current and connection.dialect.name != "sqlite":
+            keyholders.announce(connection, seal.of(connection))
     engine.dispose()
     path = database.file_of(engine.url)
     if path is not None:

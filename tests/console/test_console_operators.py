@@ -222,6 +222,8 @@ async def test_a_duplicate_points_to_the_message_that_keeps_the_bytes(running: A
 async def test_a_body_that_was_removed_is_said_to_be_removed(running: Any, hl7: Any, page: Page) -> None:
     await running.tell(hl7.oru("M1"))
     await running.store.write(lambda connection: connection.exec_driver_sql("DELETE FROM body"))
+    assert "cannot be opened" in await page("/console/messages/1")
+    await running.store.write(lambda connection: connection.exec_driver_sql("UPDATE message SET kept = false"))
     assert "The body was removed" in await page("/console/messages/1")
 
 

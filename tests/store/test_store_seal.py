@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import io
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import delete, insert
 
 from engine.body_keys import db_rekey_command, ring_for
 from engine.cli_state import messages_show_command
 from engine.config import ConfigError, load
 from engine.serve import refusals
-from store import Store, StoreUnavailable, backup, database, seal, stages
-from store.tables import body, body_key
+from store import Store, StoreUnavailable, backup, database, keyholders, seal, stages
+from store.check import findings
+from store.tables import body, body_key, lease
 
 PLAIN = b"MSH|^~\\&|SIL|LAB|N|C|20261122||ORU^R01|M1|P|2.5\rPID|1||405660\r"
 
@@ -86,8 +90,119 @@ async def test_a_body_that_was_moved_or_changed_is_no_body(armed: Callable[[str]
             connection.execute(body.update().where(body.c.message_id == 2).values(raw=one[:-1] + bytes([one[-1] ^ 1])))
 
         await store.write(exchange)
-        assert [claim.raw for claim in await store.claim(10)] == [b"", b"", PLAIN]
+        claims = await store.claim(10)
+        assert [claim.raw for claim in claims] == [b"", b"", PLAIN]
+        assert [claim.unopened for claim in claims] == ["body-unopenable", "body-unopenable", ""]
         assert await store.replay(1) is None
+        assert await store.read(lambda connection: list(seal.unopened(connection))) == [1, 2]
+
+
+async def test_bytes_that_are_gone_are_not_taken_for_an_empty_message(
+    armed: Callable[[str], str], envelope: Any
+) -> None:
+    async with opened(armed("")) as store:
+        await store.accept(envelope("M1", raw=b""))
+        await store.accept(envelope("M2", raw=PLAIN))
+        await store.write(lambda connection: connection.execute(body.delete().where(body.c.message_id == 2)))
+        assert [claim.unopened for claim in await store.claim(10)] == ["", "body-missing"]
+        assert "1 messages have lost their bytes" in await store.read(findings)
+
+
+async def test_an_engine_leaves_to_the_other_what_only_that_one_can_open(postgresql_url: str, envelope: Any) -> None:
+    old, new = key("k1"), key("k2")
+    config_ring = seal.ring_of(old)
+    try:
+        seal.use(postgresql_url, config_ring)
+        async with opened(postgresql_url) as first:
+            await first.accept(envelope("M1", raw=PLAIN))
+            seal.use(postgresql_url, seal.ring_of(f"{old}\n{new}"))
+            async with opened(postgresql_url) as second:
+                await second.accept(envelope("M2", raw=PLAIN))
+                seal.use(postgresql_url, config_ring)
+                assert [claim.message_id for claim in await first.claim(10)] == [1]
+                seal.use(postgresql_url, seal.ring_of(f"{old}\n{new}"))
+                assert [claim.message_id for claim in await second.claim(10)] == [2]
+    finally:
+        seal.use(postgresql_url, None)
+
+
+def announced(url: str, name: str, owner: str) -> None:
+    """Another machine's engine seals with the key ``name``."""
+    with contextlib.closing(database.writer(url).connect()) as connection, connection.begin():
+        expires = int(time.time() * 1000) + 600_000
+        connection.execute(insert(lease).values(name=f"seals:{name}:{owner}", owner=owner, expires_at=expires))
+
+
+async def test_no_key_is_turned_or_given_up_while_another_engine_seals_with_the_old_one(
+    postgresql_url: str, envelope: Any, tmp_path: Path
+) -> None:
+    old, new = key("k1"), key("k2")
+    ring, config = tmp_path / "keys", tmp_path / "neutroflag.toml"
+    ring.write_text(f"{old}\n{new}\n", encoding="ascii")
+    config.write_text(f'[store]\nurl = "{postgresql_url}"\nkey_file = "{ring}"\n', encoding="utf-8")
+
+    def rekey() -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        code = db_rekey_command(config, 3, stdout=out, stderr=err)
+        return code, out.getvalue(), err.getvalue()
+
+    try:
+        seal.use(postgresql_url, seal.ring_of(old))
+        async with opened(postgresql_url) as store:
+            await store.accept(envelope("M1", raw=PLAIN))
+        seal.use(postgresql_url, seal.ring_of(f"{old}\n{new}"))
+        async with opened(postgresql_url) as store:
+            announced(postgresql_url, "k1", "ward2:4711:abcd")
+            code, out, err = await asyncio.to_thread(rekey)
+            assert (code, out) == (1, "")
+            assert "ward2:4711 (k1" in err
+            assert {name for _, name, _ in rows(postgresql_url)} == {"k1"}
+            # It was restarted: its word for the old key is taken back.
+            await store.write(lambda connection: connection.execute(delete(lease).where(lease.c.owner.like("ward2%"))))
+            assert await asyncio.to_thread(rekey) == (0, "1 bodies sealed with k2\nk1: no body needs it any more\n", "")
+            # A process that was silent for so long that its key was given up says it anew with what it seals next.
+            seal.use(postgresql_url, seal.ring_of(old))
+            keyholders._said.clear()
+            await store.accept(envelope("M2", raw=PLAIN))
+        with contextlib.closing(database.writer(postgresql_url).connect()) as connection:
+            assert seal.known(connection, "k1")
+    finally:
+        seal.use(postgresql_url, None)
+
+
+async def test_turning_keys_beside_several_writers_loses_no_body(
+    postgresql_url: str, envelope: Any, tmp_path: Path
+) -> None:
+    old, new = key("k1"), key("k2")
+    ring, config = tmp_path / "keys", tmp_path / "neutroflag.toml"
+    ring.write_text(f"{old}\n{new}\n", encoding="ascii")
+    config.write_text(f'[store]\nurl = "{postgresql_url}"\nkey_file = "{ring}"\n', encoding="utf-8")
+    try:
+        seal.use(postgresql_url, seal.ring_of(old))
+        async with opened(postgresql_url) as store:
+            for number in range(40):
+                await store.accept(envelope(f"A{number}", raw=PLAIN))
+        seal.use(postgresql_url, seal.ring_of(f"{old}\n{new}"))
+        async with opened(postgresql_url) as one, opened(postgresql_url) as two:
+
+            def rekey() -> int:
+                return db_rekey_command(config, 3, stdout=io.StringIO(), stderr=io.StringIO())
+
+            async def feed(store: Any, name: str) -> None:
+                for number in range(40):
+                    await store.accept(envelope(f"{name}{number}", raw=PLAIN))
+
+            codes = await asyncio.gather(
+                asyncio.to_thread(rekey), asyncio.to_thread(rekey), feed(one, "B"), feed(two, "C")
+            )
+            assert codes[:2] == [0, 0]
+            assert await one.read(lambda connection: list(seal.unopened(connection))) == []
+            claims = [*await one.claim(100), *await two.claim(100)]
+            assert len(claims) == 120
+            assert {claim.raw for claim in claims} == {PLAIN}
+        assert {name for _, name, _ in rows(postgresql_url)} == {"k2"}
+    finally:
+        seal.use(postgresql_url, None)
 
 
 async def test_a_wrong_or_missing_key_stops_the_start_in_words(armed: Callable[[str], str], envelope: Any) -> None:

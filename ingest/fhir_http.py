@@ -214,6 +214,8 @@ _decode_outer = msgspec.json.Decoder(_Outer).decode
 _decode_entries = msgspec.json.Decoder(list[_Entry]).decode
 _decode_identifier = msgspec.json.Decoder(_Identifier | None).decode
 _decode_text = msgspec.json.Decoder(str).decode
+# Inside what was left as bytes the text may still not be UTF-8.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
 def _read(raw: bytes) -> _Body:
@@ -237,17 +239,17 @@ def _read(raw: bytes) -> _Body:
 def _bundle(outer: _Outer) -> _Body:
     try:
         kind = _decode_text(outer.type)
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         kind = ""
     if kind not in _BUNDLE_TYPES:
         raise _Problem(400, "value", f"Bundle.type must be one of {', '.join(_BUNDLE_TYPES)}", "Bundle.type")
     try:
         entries = tuple(_decode_entries(outer.entry)) if bytes(outer.entry) != b"null" else ()
-    except msgspec.ValidationError as error:
+    except _UNREADABLE as error:
         raise _Problem(400, "structure", _words(error), f"Bundle.entry{_path(error)}") from None
     try:
         name = _decode_identifier(outer.identifier)
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         raise _Problem(400, "structure", "Expected one Identifier", "Bundle.identifier") from None
     for number, entry in enumerate(entries):
         place = f"Bundle.entry[{number}]"

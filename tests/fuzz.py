@@ -1,7 +1,8 @@
 """Searches for bytes that break reading: ``python tests/fuzz.py --seconds 120``. One line a target; exit 1 on a find.
 
 The invariant: for any bytes, framing and reading return, within two seconds, in dispositions that agree with themselves;
-bytes fed whole and one by one give the same frames. A find is written to ``fixtures/found/`` and belongs there, read by
+bytes fed whole and one by one give the same frames; each message gets one answer, which names it; nothing that a
+destination says counts as a delivery but a delivery. A find is written to ``fixtures/found/`` and belongs there, read by
 ``tests/ingest/reading/test_found.py``, once it is mended.
 
 Guided by coverage where ``atheris`` can be imported (its wheel is no part of our locks: ``pip install atheris``); without it
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,11 @@ _PIECES = (
         b"<",
         b">",
         b"<!DOCTYPE x>",
+        b'<!DOCTYPE x [<!ENTITY a "b"><!ENTITY c "&a;&a;">]>',
+        b'<!ENTITY % d SYSTEM "file:///etc/hostname"> %d;',
+        b"&c;",
+        b'<x:include xmlns:x="http://www.w3.org/2001/XInclude" href="file:///etc/hostname"/>',
+        b"<?xml version='1.0' encoding='utf-16'?>",
         b"&#0;",
         b"]]>",
         b"{",
@@ -114,6 +121,47 @@ def check_enclosed(raw: bytes) -> None:
     check(_HEAD + base64.b64encode(raw) + b"||||||F\r")
 
 
+def check_doors(raw: bytes) -> None:
+    """What the doors make of a body before it is stored, and what they answer."""
+    from ingest import envelope
+    from ingest.fhir_http import stored_as
+    from wire import ack
+
+    stored = stored_as(raw, channel="fhir", peer="")
+    assert stored.raw is raw
+    assert bool(stored.dedupe_key) <= (not stored.refused)
+    parts = envelope.pieces(raw)
+    assert parts
+    for piece in parts:
+        header, item = envelope.hl7v2(piece, channel="mllp", peer="", now=_NOON)
+        assert item.raw is piece
+        code, error = ack.verdict(header)
+        answer = ack.acknowledge(header, code, control_id="A1", now=_NOON, error=error)
+        assert answer.count(b"\rMSA") == 1, "another number of MSA than one"
+        back = ack.read_ack(answer)
+        assert back is not None, "an answer that nobody can read"
+        assert back.code == code
+        if header is not None and header.control_id.isalnum() and header.control_id.isascii():
+            assert back.control_id == header.control_id, "another message is answered"
+
+
+def check_answers(raw: bytes) -> None:
+    """What a destination says: never a delivery that was not said for every entry."""
+    from emitters.fhir_answers import failed, read_json, read_transaction_response
+    from emitters.sink import Delivered
+    from wire.ack import read_ack
+
+    said = read_ack(raw)
+    assert said is None or not (said.accepted and said.rejected)
+    known = read_json(raw)
+    taken = read_transaction_response(raw, 2)
+    assert not isinstance(taken, Delivered) or (known is not None and len(known["entry"]) == 2)
+    for status in (400, 401, 412, 500):
+        assert not isinstance(failed(status, {"retry-after": raw[:40].decode("latin-1")}, raw), Delivered)
+
+
+_NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
 TARGETS: dict[str, tuple[Callable[[bytes], None], str]] = {
     "frames": (check_frames, "hl7v2/*.hl7"),
     "er7": (check, "hl7v2/*.hl7"),
@@ -121,11 +169,14 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], str]] = {
     "cda": (check, "cda/*.xml"),
     "enclosed": (check_enclosed, "cda/*.xml"),
     "hprim": (check, "hprim/*.hpr"),
+    "doors": (check_doors, "*/*.[hjx]*"),
+    "answers": (check_answers, "answers/*"),
 }
 
 
 def seeds_of(target: str) -> list[bytes]:
     found = [path.read_bytes() for path in sorted((ROOT / "fixtures").glob(TARGETS[target][1]))]
+    assert found, f"{target}: nothing to begin with"
     return [b"\x0b" + seed + b"\x1c\r" for seed in found] if target == "frames" else found
 
 
@@ -179,7 +230,9 @@ def guided(target: str, seconds: float, seed: int) -> None:
     """Never returns: libFuzzer ends the process, with its own code where it found something."""
     import atheris
 
-    with atheris.instrument_imports(include=["ingest.reading", "wire"]):
+    with atheris.instrument_imports(include=["ingest", "wire", "emitters"]):
+        import ingest.envelope
+        import ingest.fhir_http
         import ingest.reading  # noqa: F401
         import wire.mllp  # noqa: F401
     call, draw = TARGETS[target][0], random.Random(seed)

@@ -131,7 +131,8 @@ def acknowledge(
     """The whole answer, CR-terminated. ``control_id`` is ours (MSH-10); ``now`` aware. MSA-2 echoes MSH-10."""
     head = header or _BLANK
     marks = head.separators
-    if not marks.distinct:
+    if not marks.distinct or any(map(str.isalnum, marks)):
+        # Letters as separators would cut our own words: nobody could read the answer.
         marks = separators("|", "^~\\&")
     given = head.encoding_characters if head.separators is marks or head.separators == marks else "^~\\&"
     version = head.version or "2.5"

@@ -175,6 +175,23 @@ async def test_what_cannot_be_taken_is_refused_naming_the_place(
     assert await running.findings() == []
 
 
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        (b'{"resourceType": "Bundle", "type": "transactio\x91", "entry": []}', "Bundle.type"),
+        (b'{"resourceType": "Bundle", "type": "batch", "identifier": {"value": "\xff"}}', "Bundle.identifier"),
+        (b'{"resourceType": "Bundle", "type": "batch", "entry": [{"resource": {"id": "\xff"}}]}', "Bundle.entry"),
+    ],
+)
+async def test_a_bundle_that_is_not_utf_8_inside_is_refused_and_kept(
+    send: Client, rows_of: Any, body: bytes, place: str
+) -> None:
+    answer = await send("/fhir", body)
+    assert answer.status_code == 400
+    assert outcome(answer)["expression"] == [place]
+    assert rows_of("select disposition, raw from message join body on message_id = message.id") == [("set_aside", body)]
+
+
 async def test_an_answer_repeats_nothing_of_the_body(send: Client) -> None:
     bodies = [
         b'{"resourceType": "DUPONT-Jeanne"}',

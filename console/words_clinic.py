@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rules.decisions import DECISION_WORDS
+
 __all__ = ["CLINIC"]
 
 _PAGES: dict[str, tuple[str, str]] = {
@@ -377,16 +379,7 @@ _ALERT: dict[str, tuple[str, str]] = {
     ),
     "clinic.answer.submit": ("Enregistrer la réponse", "Record the answer"),
     "clinic.answer.as": ("Enregistré sous {who}.", "Recorded as {who}."),
-    "clinic.decision.stopped": ("Clozapine arrêtée", "Clozapine stopped"),
-    "clinic.decision.patient-reached": ("Patient joint", "Patient reached"),
-    "clinic.decision.count-ordered": ("Numération prescrite", "Count ordered"),
-    "clinic.decision.continued": ("Traitement poursuivi", "Treatment continued"),
-    "clinic.decision.disputed": ("Résultat contesté", "Result disputed"),
-    "clinic.decision.not-my-patient": (
-        "Pas mon patient : l’alerte reste ouverte",
-        "Not my patient: the alert stays open",
-    ),
-    "clinic.decision.noted": ("Pris connaissance", "Noted"),
+    **{f"clinic.decision.{decision.value}": words for decision, words in DECISION_WORDS.items()},
     "clinic.reason.unit-missing": ("Unité absente", "No unit"),
     "clinic.reason.body-unopenable": (
         "Message reçu, illisible dans la base (clé ou contenu altéré) : le redemander au laboratoire",

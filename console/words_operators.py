@@ -27,6 +27,7 @@ OPERATORS: dict[str, tuple[str, str]] = {
     "kind.raised": ("levée", "raised"),
     "kind.updated": ("mise à jour", "updated"),
     "kind.withdrawn": ("retirée", "withdrawn"),
+    "kind.answered": ("répondue", "answered"),
     "kind.closed": ("close", "closed"),
     "problem.body-gone": (
         "Ce message ne peut être relu : son contenu a été effacé, ou n’a jamais été gardé ici.",

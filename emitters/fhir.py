@@ -16,7 +16,7 @@ import msgspec
 from emitters import fhir_requests
 from emitters.fhir_issue import detected_issue, rule_address
 from emitters.fhir_observation import observation, result_key
-from emitters.fhir_tasks import StandingTask, Targets, latest, task_entries
+from emitters.fhir_tasks import StandingTask, Targets, answered_entries, latest, task_entries
 from emitters.fhir_terms import (
     BASE,
     HTEST,
@@ -93,9 +93,11 @@ def transaction(
     whose patient could not be read. To be read only: its constant parts are shared.
     Raises ValueError for an alert that cannot be said in FHIR.
     """
-    if patient_reference is None and alert.family is not AlertFamily.REVIEW:
+    if patient_reference is None and alert.family is not AlertFamily.REVIEW and alert.kind is not AlertKind.ANSWERED:
         raise ValueError("only a REVIEW alert can go out without a patient")
     raised, updated = instant(alert.raised_at), instant(alert.updated_at)
+    if alert.kind is AlertKind.ANSWERED:
+        return _answered(alert, settings, standing, requests, raised, updated)
     if settings.level in (Level.L0, Level.L1):
         alone = Targets(
             device=None, flag=None, observation=None, patient=patient_reference, raised=raised, updated=updated
@@ -139,6 +141,26 @@ def transaction(
     if targets:
         entries.append(_provenance(alert, targets, to, settings))
     return _bundle(entries)
+
+
+def _answered(
+    alert: Alert,
+    settings: FhirProfile,
+    standing: Sequence[StandingTask],
+    requests: Sequence[StandingTask],
+    raised: str,
+    updated: str,
+) -> Resource:
+    """What still stands open of an alert that a person has answered is ended; its Flag stays: the danger is not over."""
+    ended = fhir_requests.answered_entries(requests)
+    if settings.level in (Level.L0, Level.L1):
+        return _bundle(ended)
+    ended += answered_entries(alert, standing)
+    if not ended:
+        return _bundle([])
+    device = device_entry(settings)
+    to = Targets(device=device["fullUrl"], flag=None, observation=None, patient=None, raised=raised, updated=updated)
+    return _bundle([device, *ended, _provenance(alert, [entry["fullUrl"] for entry in ended], to, settings)])
 
 
 def _bundle(entries: Sequence[Resource]) -> Resource:
@@ -256,7 +278,7 @@ def _activity(alert: Alert) -> str:
     match alert.kind:
         case AlertKind.RAISED:
             return "CREATE"
-        case AlertKind.UPDATED:
+        case AlertKind.UPDATED | AlertKind.ANSWERED:
             return "UPDATE"
         case AlertKind.WITHDRAWN:
             return "NULLIFY" if alert.reason == "entered-in-error" else "UPDATE"

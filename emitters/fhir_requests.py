@@ -30,7 +30,7 @@ from emitters.fhir_terms import (
 )
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel
 
-__all__ = ["KINDS", "asked_by", "entries", "request_identifiers", "request_search", "told_revision"]
+__all__ = ["KINDS", "answered_entries", "asked_by", "entries", "request_identifiers", "request_search", "told_revision"]
 
 KINDS: Final = {
     Level.L0: ("Communication", "DocumentReference"),
@@ -61,6 +61,18 @@ def entries(alert: Alert, to: Targets, settings: FhirProfile, standing: Sequence
         case Level.L3:
             found = _message("CommunicationRequest", alert, to, settings, standing) if _urgent(alert, to) else []
             return found + _proposal(alert, to, settings, standing)
+
+
+def answered_entries(standing: Sequence[StandingTask]) -> list[Resource]:
+    """Somebody has answered: what was to be communicated has been, unless a person has it on hold. The proposed count
+    stands: it is still to be taken."""
+    return [
+        rewrite(_kept(task.resource) | {"status": "completed"}, task.version)
+        for task in standing
+        if task.resource.get("resourceType") == "CommunicationRequest"
+        and task.resource.get("status") in ("draft", "active")
+        and task.version
+    ]
 
 
 def request_identifiers(alert: Alert) -> list[Resource]:

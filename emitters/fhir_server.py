@@ -24,7 +24,7 @@ from emitters.fhir_answers import failed, read_json, read_transaction_response
 from emitters.fhir_levels import TYPES, may_choose_ids, missing, proposed, takes_documents_only
 from emitters.fhir_patients import choose, searchable
 from emitters.fhir_requests import KINDS, request_identifiers, request_search, told_revision
-from emitters.fhir_tasks import StandingTask, carried_revision, task_identifiers, task_search
+from emitters.fhir_tasks import StandingTask, carried_revision, task_identifiers, task_search, whole_groups
 from emitters.fhir_terms import FhirProfile, Level, Resource, query
 from emitters.sink import Answer, Delivered, Refused, TryAgain
 from rules.model import Alert, AlertFamily, AlertKind
@@ -91,7 +91,8 @@ class FhirServer:
         async with self._slots:
             try:
                 profile = await self._greet()
-                patient = await self._patient(alert)
+                # Of an answer only our own resources are told; they know their patient.
+                patient = await self._patient(alert) if alert.kind is not AlertKind.ANSWERED else None
                 return await self._deliver(alert, patient, profile)
             except _Failed as failure:
                 return failure.answer
@@ -143,7 +144,8 @@ class FhirServer:
                 alert, patient_reference=patient, settings=profile, standing=standing, requests=requests
             )
             if not bundle["entry"]:
-                return Delivered(f"revision {alert.revision} stands already")
+                answered = alert.kind is AlertKind.ANSWERED
+                return Delivered("nothing stands open" if answered else f"revision {alert.revision} stands already")
             status, headers, body = await self._request("POST", self._base, encode(bundle))
             if 200 <= status < 300:
                 return read_transaction_response(body, len(bundle["entry"]))
@@ -255,7 +257,11 @@ class FhirServer:
             return [], []
         tasks: list[StandingTask] = []
         if "Task" in TYPES[profile.level]:
-            tasks = await self._held(task_search(alert), "Task", task_identifiers(alert))
+            if alert.kind is AlertKind.ANSWERED:
+                for group in whole_groups(alert):
+                    tasks += await self._held(f"Task?{query(*group)}&_count={len(group)}", "Task", group)
+            else:
+                tasks = await self._held(task_search(alert), "Task", task_identifiers(alert))
         requests: list[StandingTask] = []
         for kind in KINDS[profile.level]:
             if profile.level is Level.L0 and (kind == "DocumentReference") is not profile.document:

@@ -10,7 +10,7 @@ Input ``revision`` on a Task says which notification it carries; that makes revi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -38,12 +38,14 @@ __all__ = [
     "PRIORITY",
     "StandingTask",
     "Targets",
+    "answered_entries",
     "carried_revision",
     "latest",
     "rewrite",
     "task_entries",
     "task_identifiers",
     "task_search",
+    "whole_groups",
 ]
 
 _UNANSWERED: Final = frozenset({"draft", "requested", "received", "ready"})
@@ -70,7 +72,7 @@ _COPIES: Final = {
 }
 _STATES: Final = {
     state: concept(coding("anc-task-state", state))
-    for state in ("AWAITING-ACK", "ESCALATED", "DUE", "OVERDUE", "WITHDRAWN")
+    for state in ("AWAITING-ACK", "ACKNOWLEDGED", "ESCALATED", "DUE", "OVERDUE", "WITHDRAWN")
 }
 _INPUTS: Final = {
     code: concept(coding("anc-task-io", code))
@@ -117,6 +119,20 @@ def task_identifiers(alert: Alert) -> list[Resource]:
     return [identifier("task", value) for value in values]
 
 
+# Tokens of one search, so that its URL stays short.
+_A_SEARCH: Final = 24
+
+
+def whole_groups(alert: Alert) -> Iterator[list[Resource]]:
+    """The identifiers of every Task that this alert can ever have had, however often it passed on, and of the copies for
+    second recipients; a search each."""
+    names = [f"{alert.id}:{kind}" for kind in ("ack", *_COPIES)]
+    later = (f"{name}:{number}" for number in range(2, alert.revision) for name in names)
+    values = [*names, *later]
+    for start in range(0, len(values), _A_SEARCH):
+        yield [identifier("task", value) for value in values[start : start + _A_SEARCH]]
+
+
 def task_search(alert: Alert) -> str:
     return "Task?" + query(*task_identifiers(alert))
 
@@ -133,6 +149,30 @@ def task_entries(
     else:
         entries = _notification(alert, to, settings, standing)
     return entries, [entry["fullUrl"] for entry in entries]
+
+
+def answered_entries(alert: Alert, standing: Sequence[StandingTask]) -> list[Resource]:
+    """Somebody has answered: the Tasks of the alert that nobody has taken up are ended, and whoever has taken one up, or is
+    to be told rather than asked, reads in it what was decided. No status that a person set is changed."""
+    entries = []
+    for task in standing:
+        resource = task.resource
+        if not task.version or resource.get("status") in _CLOSED or carried_revision(resource) >= alert.revision:
+            continue
+        change = _noted(resource, alert)
+        if not _informs(resource):
+            change["businessStatus"] = _STATES["ACKNOWLEDGED"]
+            if resource.get("status") in _UNANSWERED:
+                change["status"] = "cancelled"
+                change["statusReason"] = concept(coding("anc-status-reason", "ANSWERED-ELSEWHERE"), text=alert.title)
+        entries.append(rewrite(change, task.version))
+    return entries
+
+
+def _informs(task: Resource) -> bool:
+    """The pharmacist is told what must not be handed over: that the prescriber has answered does not say that the pharmacist
+    has read it."""
+    return any(one.get("code") == "INFORM-PHARMACIST" for one in (task.get("code") or {}).get("coding") or ())
 
 
 def carried_revision(task: Resource) -> int:

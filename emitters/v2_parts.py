@@ -150,14 +150,16 @@ def own_number(alert: Alert, profile: V2Profile) -> str:
 def rows(alert: Alert, profile: V2Profile, words: Words, at: str) -> list[Row]:
     """What the OBX segments say. A withdrawal keeps a text that shows: many systems hide what is deleted (OBX-11 D, W)."""
     status, text_status = _statuses(alert)
-    withdrawn = alert.kind is AlertKind.WITHDRAWN
+    withdrawn, answered = alert.kind is AlertKind.WITHDRAWN, alert.kind is AlertKind.ANSWERED
     system = about_system(alert.family, alert.reason)
     family = words.system if system else words.decisions[alert.family]
     decision = f"{'SYSTEM' if system else alert.family.value}^{text_of(family)}^{_OURS}"
     if withdrawn and not deleted(alert):
         code, what = ("ANC-ENDED", words.ended) if _ended(alert) else ("ANC-WITHDRAWN", words.withdrawn)
         decision = f"{code}^{text_of(f'{what} ({family})')}^{_OURS}"
-    flag = "" if withdrawn else _DECISION_FLAG.get(alert.level, "")
+    elif answered:
+        decision = f"ANC-ANSWERED^{text_of(f'{words.answered} ({family})')}^{_OURS}"
+    flag = "" if withdrawn or answered else _DECISION_FLAG.get(alert.level, "")
     found = [(profile.coded_type, _ours("ANC-DECISION", words.decision), "", decision, "", "", flag, status, at)]
     if alert.family is AlertFamily.REVIEW and alert.reason and not withdrawn:
         reason = f"{text_of(alert.reason)}^{text_of(alert.reason)}^{_OURS}"

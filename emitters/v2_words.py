@@ -20,6 +20,7 @@ class Words:
     rule: str
     withdrawn: str
     ended: str
+    answered: str
     system: str
     disclaimer: str
     decisions: dict[AlertFamily, str]
@@ -35,6 +36,7 @@ WORDS: Final = {
         "Règle et version",
         "ALERTE ANNULÉE",
         "ALERTE CLOSE",
+        "ALERTE RÉPONDUE",
         "Surveillance technique : liaison à vérifier",
         "Aide à la surveillance : la décision appartient au prescripteur.",
         {
@@ -55,6 +57,7 @@ WORDS: Final = {
         "Rule and version",
         "ALERT WITHDRAWN",
         "ALERT CLOSED",
+        "ALERT ANSWERED",
         "Technical watch: check a connection",
         "Monitoring aid: the decision is the prescriber's.",
         {

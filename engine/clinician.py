@@ -72,6 +72,33 @@ class Clinician:
     ) -> None:
         """Raises RefusedInput, LookupError, StoreUnavailable."""
         by, reason = _who(by), _why(decision, reason)
+        for _ in range(_TRIES):
+            standing = await self._standing(alert_id, decision, revision)
+            given = Answer(
+                alert_id=alert_id,
+                revision=standing.alert.revision,
+                patient_id=standing.patient_id,
+                at=self._clock(),
+                by=by,
+                decision=decision.value,
+                reason=reason,
+                closes=decision is not Decision.NOT_MY_PATIENT,
+            )
+            if standing.state == "open" and self._escalation is not None:
+                if await self._ended_or_passed(standing, given, self._escalation):
+                    self._store.on_arrivals()
+                    return
+                # Something else of the patient changed meanwhile; whether the alert did is seen by reading it again.
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            try:
+                await self._store.write(lambda connection, given=given: write(connection, given))  # type: ignore[misc]
+            except Overtaken:
+                raise RefusedInput("", "changed-meanwhile") from None
+            return
+        raise RefusedInput("", "changed-meanwhile")
+
+    async def _standing(self, alert_id: str, decision: Decision, revision: int | None) -> AlertRecord:
         standing = await self._store.read(lambda connection: register.alert_by_id(connection, alert_id))
         if standing is None:
             raise LookupError(alert_id)
@@ -81,34 +108,22 @@ class Clinician:
             raise RefusedInput("", "changed-meanwhile")
         if decision not in decisions_for(standing.alert.family, standing.alert.level):
             raise RefusedInput("decision", "not-for-this-alert")
-        given = Answer(
-            alert_id=alert_id,
-            revision=standing.alert.revision,
-            patient_id=standing.patient_id,
-            at=self._clock(),
-            by=by,
-            decision=decision.value,
-            reason=reason,
-            closes=decision is not Decision.NOT_MY_PATIENT,
-        )
-        if decision is Decision.NOT_MY_PATIENT and standing.state == "open" and self._escalation is not None:
-            await self._hand_back(standing, given, self._escalation)
-            return
-        try:
-            await self._store.write(lambda connection: write(connection, given))
-        except Overtaken:
-            raise RefusedInput("", "changed-meanwhile") from None
+        return standing
 
-    async def _hand_back(self, standing: AlertRecord, given: Answer, escalation: Escalation) -> None:
-        """The next owner is asked in the same commit."""
-        work = Work(at=given.at, answers=[given])
+    async def _ended_or_passed(self, standing: AlertRecord, given: Answer, escalation: Escalation) -> bool:
+        """In one commit with what follows: word of the answer to whoever has the alert before them, or the next owner
+        asked. False when something changed meanwhile, and nothing was written."""
+        work = Work(at=given.at)
         work.unanswered.append((given.alert_id, given.revision))
         if standing.patient_id is not None:
             for record in await self._store.patients_by_id([standing.patient_id]):
                 work.patients[record.id] = record
-        escalation.handed_back(standing, work, given.at, by=given.by)
-        if await self._store.record(work) is not None:
-            raise RefusedInput("", "changed-meanwhile")
+        if given.closes:
+            escalation.notifier.answered(standing, given, work)
+        else:
+            work.answers.append(given)
+            escalation.handed_back(standing, work, given.at, by=given.by)
+        return await self._store.record(work) is None
 
     async def change_course(self, patient_id: str, change: CourseChange, *, by: str) -> None:
         """Raises RefusedInput, LookupError, StoreUnavailable. The patient's present state is looked at anew at once."""
@@ -166,7 +181,7 @@ class Clinician:
         work = Work()
         enrol(record, course, work, now=now, actor=by, why=f"course:{type(what).__name__.lower()}")
         if isinstance(what, Deceased) or (isinstance(what, Transferred) and what.accepted):
-            _release(record, work, what, now, by)
+            self._release(record, work, what, now, by)
         return work
 
     def _course(self, record: PatientRecord, what: CourseChange, today: date, by: str) -> TreatmentCourse:
@@ -181,25 +196,26 @@ class Clinician:
             changed = replace(changed, start_confirmed_by=by, birth_date=changed.birth_date or record.person.birth_date)
         return changed
 
-
-def _release(record: PatientRecord, work: Work, what: CourseChange, now: datetime, by: str) -> None:
-    """B-30: death silences, and a transfer holds the alerts here until the receiver has accepted: then they are answered
-    by the person who recorded it."""
-    for entry in record.alerts.values():
-        if entry.state == "open":
-            entry.state = "answered"
-            work.alerts.append(entry)
-            work.answers.append(
-                Answer(
-                    alert_id=entry.alert.id,
-                    revision=entry.alert.revision,
-                    patient_id=record.id,
-                    at=now,
-                    by=by,
-                    decision=Decision.NOTED.value,
-                    reason=type(what).__name__.lower(),
-                )
+    def _release(self, record: PatientRecord, work: Work, what: CourseChange, now: datetime, by: str) -> None:
+        """B-30: death silences, and a transfer holds the alerts here until the receiver has accepted: then they are
+        answered by the person who recorded it."""
+        for entry in list(record.alerts.values()):
+            if entry.state != "open":
+                continue
+            given = Answer(
+                alert_id=entry.alert.id,
+                revision=entry.alert.revision,
+                patient_id=record.id,
+                at=now,
+                by=by,
+                decision=Decision.NOTED.value,
+                reason=type(what).__name__.lower(),
             )
+            if self._escalation is not None:
+                self._escalation.notifier.answered(entry, given, work)
+            else:
+                work.answers.append(given)
+                work.alerts.append(replace(entry, state="answered"))
 
 
 def _audit(now: datetime, by: str, action: str, detail: Mapping[str, object]) -> Work:

@@ -301,6 +301,8 @@ class MllpDestination(_Destination):
     """``enhanced`` asks for an accept acknowledgement (MSH-15 AL, MSH-16 NE)."""
     version: Literal["2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7"] = "2.5"
     charset: Literal["UNICODE UTF-8", "8859/1", "8859/15"] = "UNICODE UTF-8"
+    tell_answers: bool = False
+    """Told, too, once somebody has answered: for a system whose inbox keeps an alert open until its sender ends it."""
     tls: bool = False
     ca: Path | None = None
     """PEM file of the authorities to trust, instead of the system's."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from emitters.fhir_terms import Level
-from engine.config import FhirDestination, Settings, WatchSection, minutes_of
+from engine.config import Destination, FhirDestination, MllpDestination, Settings, WatchSection, minutes_of
 from engine.escalation import Escalation
 from engine.notify import Notifier
 from engine.rota import Cover, Role, Rota, Shift
@@ -73,8 +73,18 @@ def escalation_of(settings: Settings) -> Escalation:
         observe=settings.engine.mode == "observe",
         routing=routing_of(settings),
         patience=patience_of(settings.watch),
+        told_of_answers=frozenset(item.name for item in settings.destination if _told_of_answers(item)),
+        zone=settings.zone,
     )
     return Escalation(notifier=notifier, zone=settings.zone, again=again_of(settings.watch))
+
+
+def _told_of_answers(item: Destination) -> bool:
+    """Where a Task or a request of ours may stand open; a v2 system only where its profile wants it. A topic is nobody's
+    inbox, and a text in a record (L0) stays what it was."""
+    if isinstance(item, FhirDestination):
+        return item.level is not Level.L0
+    return isinstance(item, MllpDestination) and item.tell_answers
 
 
 def _hours(**given: float) -> dict[AlertLevel, timedelta]:

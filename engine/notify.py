@@ -10,13 +10,14 @@ import dataclasses
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 
 from engine.identity import published
 from engine.routing import Routing, copies_of
 from rules import AlertDraft, alert_id, alerts_for, review_alert
-from rules.asking import DISPENSED, copy_words, dispensed_alert
+from rules.asking import DISPENSED, answered_words, copy_words, dispensed_alert
+from rules.decisions import Decision
 from rules.model import (
     Alert,
     AlertFamily,
@@ -34,7 +35,7 @@ from rules.model import (
 )
 from rules.texts import SHIPPED, Wordings
 from rules.withdrawal import ANSWERED_WITHDRAWN, acted_on, moved, withdrawal
-from store.port import AlertRecord, Delivery, PatientRecord, Step, Work
+from store.port import AlertRecord, Answer, Delivery, PatientRecord, Step, Work
 from store.values import new_id
 
 __all__ = ["PATIENCE", "Notifier"]
@@ -62,6 +63,9 @@ class Notifier:
     """Notifications are kept as observed and never sent."""
     routing: Routing | None = None
     patience: Mapping[AlertLevel, timedelta] = field(default_factory=lambda: PATIENCE)
+    told_of_answers: frozenset[str] = frozenset()
+    """Destinations that are told when an alert is answered: something of it may stand open there."""
+    zone: tzinfo = UTC
 
     def raise_for(
         self,
@@ -302,6 +306,40 @@ class Notifier:
         entry = AlertRecord(alert=alert, patient_id=record.id, state="open", result_key=f"answered|{before.id}")
         record.alerts[number] = entry
         self.send(entry, work)
+
+    def answered(self, entry: AlertRecord, given: Answer, work: Work) -> AlertRecord:
+        """Files a person's answer, which ends the alert, with word of it to wherever something of it may still stand open:
+        with earlier owners, second recipients, at other destinations. The alert's own words stay as they are."""
+        alert = entry.alert
+        names = [name for name in self._reached(alert) if name in self.told_of_answers]
+        if names:
+            alert = dataclasses.replace(alert, revision=alert.revision + 1)
+            title, text = answered_words(
+                alert.title,
+                alert.text,
+                at=given.at.astimezone(self.zone),
+                by=given.by,
+                decision=Decision(given.decision),
+                language=alert.language,
+            )
+            word = dataclasses.replace(
+                alert, kind=AlertKind.ANSWERED, title=title, text=text, updated_at=given.at, answer_by=None
+            )
+            work.deliveries += [self._delivery(name, word, entry.patient_id) for name in names]
+        answered = dataclasses.replace(entry, alert=alert, state="answered")
+        work.answers.append(given)
+        work.alerts.append(answered)
+        return answered
+
+    def _reached(self, alert: Alert) -> tuple[str, ...]:
+        """Every destination that has something of the alert: itself, or a copy for a second recipient."""
+        names = list(alert.told)
+        for recipient, role in self.routing.roles.items() if self.routing is not None else ():
+            if recipient in copies_of(alert):
+                names += self._takers(
+                    dataclasses.replace(self.put_to(alert, role), recipient=recipient, asked=(role,), told=())
+                )
+        return tuple(dict.fromkeys(names))
 
     def present(self, standing: AlertRecord, *, told: bool, now: datetime, work: Work) -> AlertRecord:
         """The alert as it stands, as a notification of its own: after observe mode, to those who were told nothing.

@@ -7,7 +7,7 @@ needs a reason and gives none, or one of a second recipient is kept as a step on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -55,7 +55,9 @@ class Replies:
         """``record``: the patient of the alert, as the rest of this turn has it."""
         reply, work = known.reply, turn.work
         number = known.entry.alert.id
-        entry = record.alerts.get(number, known.entry) if record is not None else known.entry
+        # As this turn has left it, where the same batch has brought another reply to it.
+        left = next((item for item in reversed(work.alerts) if item.alert.id == number), known.entry)
+        entry = record.alerts.get(number, left) if record is not None else left
         alert = entry.alert
         if record is not None:
             work.patients[record.id] = record
@@ -63,7 +65,7 @@ class Replies:
         what = "handed-back" if decision is Decision.NOT_MY_PATIENT else reply.what
         stands = entry.state == "open" and not reply.recipient
         if what == "answered" and stands and self._closes(reply, decision, alert.question):
-            self._answered(entry, reply, decision or Decision.NOTED, turn)
+            self._answered(entry, reply, decision or Decision.NOTED, record, turn)
             return
         note = self._why_not(reply, decision, entry) if what == "answered" else ""
         self._step(entry, "seen" if what == "answered" and note else what, reply, turn, note)
@@ -91,26 +93,28 @@ class Replies:
         older = reply.revision is not None and reply.revision < entry.alert.question
         return "answers older words" if older else f"{decision.value if decision else '?'} without a reason"
 
-    def _answered(self, entry: AlertRecord, reply: Reply, decision: Decision, turn: Turn) -> None:
+    def _answered(
+        self, entry: AlertRecord, reply: Reply, decision: Decision, record: PatientRecord | None, turn: Turn
+    ) -> None:
         alert, work = entry.alert, turn.work
         unsaid = "" if reply.decision else "completed without a stated decision"
         unknown = reply.decision if reply.decision and decision_of(reply.decision) is None else ""
-        work.unanswered.append((alert.id, alert.revision))
-        work.answers.append(
-            Answer(
-                alert_id=alert.id,
-                revision=alert.revision,
-                patient_id=entry.patient_id,
-                at=turn.now,
-                by=reply.by or f"({turn.sender or 'unnamed'})",
-                decision=decision.value,
-                reason=" ".join(filter(None, (reply.reason, unknown, unsaid))),
-                destination=turn.sender,
-                evidence=reply.evidence,
-            )
+        if not any(item.alert.id == alert.id for item in work.alerts):  # else this very batch has moved it on
+            work.unanswered.append((alert.id, alert.revision))
+        given = Answer(
+            alert_id=alert.id,
+            revision=alert.revision,
+            patient_id=entry.patient_id,
+            at=turn.now,
+            by=reply.by or f"({turn.sender or 'unnamed'})",
+            decision=decision.value,
+            reason=" ".join(filter(None, (reply.reason, unknown, unsaid))),
+            destination=turn.sender,
+            evidence=reply.evidence,
         )
-        entry.state = "answered"
-        work.alerts.append(replace(entry))
+        answered = self.escalation.notifier.answered(entry, given, work)
+        if record is not None:
+            record.alerts[alert.id] = answered
 
     def _step(self, entry: AlertRecord, state: str, reply: Reply, turn: Turn, note: str) -> None:
         who = " ".join(filter(None, (reply.recipient, reply.by)))

@@ -9,10 +9,19 @@ from datetime import datetime
 from typing import Final
 
 from rules.alerts import AlertDraft, alert_id
+from rules.decisions import DECISION_WORDS, Decision
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel
-from rules.wording import WORDS
+from rules.wording import WORDS, moment_words
 
-__all__ = ["DISPENSED", "bare_words", "copy_words", "dispensed_alert", "handed_back_words", "unanswered_words"]
+__all__ = [
+    "DISPENSED",
+    "answered_words",
+    "bare_words",
+    "copy_words",
+    "dispensed_alert",
+    "handed_back_words",
+    "unanswered_words",
+]
 
 DISPENSED: Final = "dispensed-after-stop"
 """Reason of the REVIEW alert on clozapine that was dispensed although a stop is on record."""
@@ -26,6 +35,11 @@ _BACK_TITLE = {"fr": "À REPRENDRE depuis le {since} : {title}", "en": "HANDED B
 _BACK = {
     "fr": "Cette alerte attend une réponse depuis le {since}. La personne sollicitée l'a rendue : ce n'est pas son patient.",
     "en": "This alert has been waiting for an answer since {since}. Whoever was asked has handed it back: not their patient.",
+}
+_ANSWERED_TITLE = {"fr": "RÉPONDU : {title}", "en": "ANSWERED: {title}"}
+_ANSWERED = {
+    "fr": "Réponse donnée le {at} par {by} : {decision}. Aucune autre réponse n'est attendue à cette alerte.",
+    "en": "Answered on {at} by {by}: {decision}. No other answer to this alert is awaited.",
 }
 _ASKED = {"fr": " Destinataire actuel : {owner}.", "en": " Asked now: {owner}."}
 _HEADS = tuple(
@@ -92,11 +106,21 @@ def _said(
     **more: str,
 ) -> tuple[str, str]:
     title, text = bare_words(title, text)
-    moment = since.strftime("%d/%m/%Y à %H:%M" if language == "fr" else "%Y-%m-%d at %H:%M")
+    moment = moment_words(since, language)
     first = texts[language].format(since=moment, **more)
     # A reference is a machine's name: it helps no reader.
     asked = _ASKED[language].format(owner=owner) if owner and "/" not in owner else ""
     return titles[language].format(since=moment, title=title), f"{first}{asked}\n{text}"
+
+
+def answered_words(
+    title: str, text: str, *, at: datetime, by: str, decision: Decision, language: str
+) -> tuple[str, str]:
+    """Title and text for those who have an alert before them that somebody has answered. ``at``: local time."""
+    title, text = bare_words(title, text)
+    said = DECISION_WORDS[decision][language != "fr"]
+    first = _ANSWERED[language].format(at=moment_words(at, language), by=by, decision=said)
+    return _ANSWERED_TITLE[language].format(title=title), f"{first}\n{text}"
 
 
 def bare_words(title: str, text: str) -> tuple[str, str]:

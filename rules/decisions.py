@@ -9,7 +9,7 @@ from typing import Final
 
 from rules.model import AlertFamily, AlertLevel
 
-__all__ = ["Decision", "decision_of", "decisions_for", "needs_reason"]
+__all__ = ["DECISION_WORDS", "Decision", "decision_of", "decisions_for", "needs_reason"]
 
 
 class Decision(enum.StrEnum):
@@ -26,6 +26,17 @@ class Decision(enum.StrEnum):
     """Hands the alert back: the next owner is asked at once."""
     NOTED = "noted"
 
+
+DECISION_WORDS: Final[Mapping[Decision, tuple[str, str]]] = {
+    Decision.STOPPED: ("Clozapine arrêtée", "Clozapine stopped"),
+    Decision.PATIENT_REACHED: ("Patient joint", "Patient reached"),
+    Decision.COUNT_ORDERED: ("Numération prescrite", "Count ordered"),
+    Decision.CONTINUED: ("Traitement poursuivi", "Treatment continued"),
+    Decision.DISPUTED: ("Résultat contesté", "Result disputed"),
+    Decision.NOT_MY_PATIENT: ("Pas mon patient : l’alerte reste ouverte", "Not my patient: the alert stays open"),
+    Decision.NOTED: ("Pris connaissance", "Noted"),
+}
+"""French and English."""
 
 _OF_A_COUNT = (
     Decision.STOPPED,

@@ -369,6 +369,9 @@ class AlertKind(enum.StrEnum):
     RAISED = "raised"
     UPDATED = "updated"
     WITHDRAWN = "withdrawn"
+    ANSWERED = "answered"
+    """A person has answered: for whoever was told of the alert, so that it does not stay open there. It says nothing new of
+    the patient, and takes nothing back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

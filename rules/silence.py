@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 
 from rules.alerts import AlertDraft, alert_id
 from rules.model import AlertFamily, AlertLevel, Assessment, CourseState, TreatmentCourse
+from rules.wording import moment_words
 
 __all__ = [
     "AT_ONCE",
@@ -151,13 +152,9 @@ def system_alert(reason: str, *, name: str, key: str, since: datetime, language:
         family=AlertFamily.REVIEW,
         level=AlertLevel.AMBER,
         title=_SYSTEM_TITLE[reason][language].format(name=name),
-        text=_SYSTEM_TEXT[reason][language].format(name=name, since=_moment(since, language)),
+        text=_SYSTEM_TEXT[reason][language].format(name=name, since=moment_words(since, language)),
     )
 
 
 def system_ended_words(reason: str, title: str, *, name: str, language: str) -> tuple[str, str]:
     return _ENDED_TITLE[language].format(title=title), _SYSTEM_ENDED[reason][language].format(name=name)
-
-
-def _moment(at: datetime, language: str) -> str:
-    return at.strftime("%d/%m/%Y à %H:%M" if language == "fr" else "%Y-%m-%d at %H:%M")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
-__all__ = ["WORDS", "Words"]
+__all__ = ["WORDS", "Words", "moment_words"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,11 @@ class Words:
 @functools.lru_cache(maxsize=4096)
 def _date(day: date, date_format: str) -> str:
     return day.strftime(date_format)
+
+
+def moment_words(at: datetime, language: str) -> str:
+    """A local time as a sentence names it."""
+    return at.strftime("%d/%m/%Y à %H:%M" if language == "fr" else "%Y-%m-%d at %H:%M")
 
 
 WORDS: dict[str, Words] = {

@@ -8,6 +8,7 @@ against the official R4 definitions.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import product
@@ -18,9 +19,12 @@ import msgspec
 import pytest
 
 from emitters.check import judge_fhir, judge_v2
-from emitters.fhir import FhirProfile, Level, encode, transaction
+from emitters.fhir import FhirProfile, Level, StandingTask, encode, transaction
+from emitters.fhir_terms import Resource
 from emitters.hl7v2 import V2Profile, alert_message
 from rules import alerts_for, assess, find_protocol
+from rules.asking import answered_words
+from rules.decisions import Decision
 from rules.model import Alert, AlertKind, AlertLevel, Assessment, ResultStatus, TreatmentCourse
 from rules.withdrawal import withdrawal
 
@@ -31,10 +35,15 @@ COUNTS = {
     "amber": (AlertLevel.AMBER, "1200", date(2026, 8, 3)),
     "info": (AlertLevel.INFO, "2600", date(2026, 5, 11)),
     "withdrawn": (AlertLevel.RED, "840", date(2026, 8, 3)),
+    "answered": (AlertLevel.CRITICAL, "400", date(2026, 8, 3)),
 }
 V2 = {"oru": V2Profile(), "mdm": V2Profile(shape="MDM_T02")}
 SHAPES = (*(f"{shape}.hl7" for shape in V2), *(f"{level}.json" for level in Level))
-NAMES = [f"{case}.{language}.{shape}" for case, language, shape in product(COUNTS, ("fr", "en"), SHAPES)]
+NAMES = [
+    f"{case}.{language}.{shape}"
+    for case, language, shape in product(COUNTS, ("fr", "en"), SHAPES)
+    if (case, shape) != ("answered", "L0.json")  # of which nothing is told there
+]
 PARIS = timezone(timedelta(hours=2))
 
 
@@ -60,6 +69,8 @@ def built(make, case: str, language: str) -> Alert:
         updated_at=at + timedelta(minutes=1),
         language=language,
     )
+    if case == "answered":
+        return answered(alert)
     if case != "withdrawn":
         return alert
     corrected = make.result(status=ResultStatus.CORRECTED, anc=make.count("2400"), collected_at=at, issued_at=at)
@@ -81,6 +92,20 @@ def built(make, case: str, language: str) -> Alert:
     )
 
 
+def answered(alert: Alert) -> Alert:
+    at = alert.updated_at + timedelta(minutes=40)
+    title, text = answered_words(
+        alert.title, alert.text, at=at, by="Dr Hoda", decision=Decision.STOPPED, language=alert.language
+    )
+    return replace(alert, revision=2, kind=AlertKind.ANSWERED, title=title, text=text, updated_at=at)
+
+
+def held(bundle: Resource, kind: str) -> list[StandingTask]:
+    """What a server has of this type once it has taken the bundle."""
+    made = [entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == kind]
+    return [StandingTask(one | {"id": f"{kind}-1", "meta": {"versionId": "1"}}, "1") for one in made]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_goes_out_at_each_level_is_what_was_read_and_kept(make, foreign_errors, name):
     case, language, shape, kind = name.split(".")
@@ -91,7 +116,11 @@ def test_what_goes_out_at_each_level_is_what_was_read_and_kept(make, foreign_err
         assert str(hl7.parse(written.decode())["MSH.F10"]) == "8f0c2b6e7a614c0f9a10"
     else:
         profile = FhirProfile(owner="Organization/ward-3", level=Level(shape))
-        bundle = transaction(alert, patient_reference="Patient/p1", settings=profile)
+        standing: dict[str, list[StandingTask]] = {}
+        if case == "answered":
+            first = transaction(built(make, "critical", language), patient_reference="Patient/p1", settings=profile)
+            standing = {"standing": held(first, "Task"), "requests": held(first, "CommunicationRequest")}
+        bundle = transaction(alert, patient_reference="Patient/p1", settings=profile, **standing)
         assert judge_fhir(encode(bundle)) == []
         assert foreign_errors(bundle) == []
         written = msgspec.json.format(encode(bundle), indent=1) + b"\n"
@@ -113,9 +142,9 @@ def test_the_words_stand_alone(make, case, language):
     never the mention that only a prescriber may write."""
     alert = built(make, case, language)
     text, mark = f"{alert.title}\n{alert.text}", "," if language == "fr" else "."
-    value = {"critical": "0.4", "red": "0.84", "amber": "1.2", "info": "2.6", "withdrawn": "2.4"}[case].replace(
-        ".", mark
-    )
+    value = {"critical": "0.4", "red": "0.84", "amber": "1.2", "info": "2.6", "withdrawn": "2.4", "answered": "0.4"}[
+        case
+    ].replace(".", mark)
     assert f"{value} G/L ({COUNTS[case][1] if case != 'withdrawn' else '2400'}/mm3)" in text
     if case != "withdrawn":
         assert alert.assessment is not None
@@ -124,6 +153,6 @@ def test_the_words_stand_alone(make, case, language):
     if case in ("critical", "red", "amber"):
         assert "infection" in text
         assert f"{'1' if case != 'amber' else f'1{mark}5'} G/L (" in text
-    assert ("signalement" in text) is (case in ("critical", "red"))
+    assert ("signalement" in text) is (case in ("critical", "red", "answered"))
     for word in ("NFS réalisée", "valeurs observées", "dans les limites", "results were normal"):
         assert word not in text

@@ -9,7 +9,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from console.port import Decision
 from emitters.hl7v2 import filler_number
+from engine.prescriber import HttpFault
 from store import listing, steps
 
 ROTA = """
@@ -74,10 +76,13 @@ async def test_a_task_completed_on_the_server_closes_the_alert_here(
     prescriber.answer(task["id"], "completed", "Dr Hoda", decision="STOPPED")
     await state_is(running, "answered", eventually)
     assert rows_of('SELECT "by", decision FROM answer') == [("Dr Hoda", "stopped")]
-    assert await way(running, found["id"]) == ["made", "sent", "stored", "sent", "stored", "seen", "answered", "closed"]
+    taken = await way(running, found["id"])
+    assert taken[:8] == ["made", "sent", "stored", "sent", "stored", "seen", "answered", "closed"]
     assert {row["channel"] for row in await running.messages() if row["reason"] == "answer"} == {"answers"}
-    # What was answered is not asked again, and the reading of it twice is one.
+    # What was answered is not asked again, and the reading of it twice is one. Nothing else of it stood open there.
     await running.settled()
+    assert (await way(running, found["id"]))[8:] == ["sent", "stored"]
+    assert rows_of("SELECT words FROM delivery WHERE revision = 2") == ["nothing stands open"]
     assert rows_of("SELECT count(*) FROM answer") == [1]
     assert len(prescriber.tasks()) == 1
     assert await running.findings() == []
@@ -273,3 +278,140 @@ async def test_the_way_is_shown_by_the_command(
     whole = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [step["state"] for step in whole["steps"]] == ["made", "sent", "stored", "sent", "stored"]
     assert alerts_show_command(file, "nobody's", True, stdout=sys.stdout, stderr=sys.stderr) == 1
+
+
+async def _with_two_owners(
+    run_engine: Any, enrol_by_csv: Any, tmp_path: Any, url: str, hl7: Any, prescriber: Any, eventually: Any, *extra: str
+) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """A stop that was handed back once, and its Tasks: of the first owner, of the second one, and the pharmacist's."""
+    running = await _with_rota(run_engine, enrol_by_csv, tmp_path, url, "".join((*extra, ROTA)))
+    await running.tell(hl7.oru("M1", anc="0.40"))
+    await running.settled()
+    async with httpx2.AsyncClient(base_url=running.url) as door:
+        first = task_of(prescriber)
+        handed_back = first | {"status": "rejected", "meta": {"versionId": "9"}}
+        await door.put(f"/fhir/Task/{first['id']}", json=handed_back)
+    await eventually(lambda: len(prescriber.tasks()) == 3)
+    await running.settled()
+    return running, tasks_by_kind(prescriber)
+
+
+def tasks_by_kind(prescriber: Any) -> dict[str, dict[str, Any]]:
+    return {one["identifier"][0]["value"][36:]: one for one in prescriber.tasks()}
+
+
+async def test_an_answer_closes_what_earlier_owners_hold_and_tells_the_pharmacist(
+    run_engine: Any,
+    enrol_by_csv: Any,
+    tmp_path: Any,
+    url: str,
+    hl7: Any,
+    prescriber: Any,
+    eventually: Any,
+    rows_of: Any,
+) -> None:
+    running, held = await _with_two_owners(run_engine, enrol_by_csv, tmp_path, url, hl7, prescriber, eventually)
+    assert {name: one["status"] for name, one in held.items()} == dict.fromkeys(
+        (":ack", ":pharmacist", ":ack:2"), "requested"
+    )
+    prescriber.answer(held[":ack:2"]["id"], "completed", "Dr Hoda", decision="STOPPED")
+    found = await state_is(running, "answered", eventually)
+    await running.settled()
+    after = tasks_by_kind(prescriber)
+    assert {name: one["status"] for name, one in after.items()} == {
+        ":ack": "cancelled",
+        ":pharmacist": "requested",  # told what must not be handed over, and has not said that it was read
+        ":ack:2": "completed",
+    }
+    assert after[":ack"]["statusReason"]["coding"][0]["code"] == "ANSWERED-ELSEWHERE"
+    assert after[":ack"]["businessStatus"]["coding"][0]["code"] == "ACKNOWLEDGED"
+    assert "par Dr Hoda : Clozapine arrêtée" in after[":ack"]["note"][-1]["text"]
+    assert after[":pharmacist"]["note"][-1] == after[":ack"]["note"][-1]
+    assert after[":ack:2"]["meta"]["versionId"] == "2"  # the answer itself is nobody's to write again
+    assert [one["status"] for one in prescriber.flags()] == ["active"]
+    # The HL7 v2 inbox was told of the alert and of its passing on, and not of the answer.
+    assert rows_of("SELECT count(*) FROM delivery WHERE destination = 'ehr-v2'") == [2]
+    assert found["state"] == "answered"
+    # Read back, our own ending of a Task answers nothing.
+    await eventually(lambda: rows_of("SELECT count(*) FROM step WHERE state = 'closed'") == [1])
+    assert rows_of("SELECT count(*) FROM answer") == [1]
+
+
+async def test_a_task_that_a_person_has_taken_up_keeps_its_status(
+    run_engine: Any, enrol_by_csv: Any, tmp_path: Any, url: str, hl7: Any, prescriber: Any, eventually: Any
+) -> None:
+    running, held = await _with_two_owners(run_engine, enrol_by_csv, tmp_path, url, hl7, prescriber, eventually)
+    prescriber.answer(held[":ack"]["id"], "in-progress", "Dr Diallo")
+    number = filler_number((await alert_of(running))["id"])
+    assert await running.tell(v2_answer(hl7, number, "STOPPED")) == ["AA"]
+    await state_is(running, "answered", eventually)
+    await running.settled()
+    after = tasks_by_kind(prescriber)
+    assert {name: one["status"] for name, one in after.items()} == {
+        ":ack": "in-progress",
+        ":pharmacist": "requested",
+        ":ack:2": "cancelled",
+    }
+    assert after[":ack"]["businessStatus"]["coding"][0]["code"] == "ACKNOWLEDGED"
+    assert "par Claire HODA" in after[":ack"]["note"][-1]["text"]
+
+
+async def test_an_answer_in_the_console_ends_the_tasks_and_tells_a_v2_inbox_that_wants_it(
+    run_engine: Any, enrol_by_csv: Any, tmp_path: Any, url: str, hl7: Any, prescriber: Any, eventually: Any
+) -> None:
+    wants = "tell_answers = true\n"  # of the last destination, ehr-v2
+    running, _ = await _with_two_owners(run_engine, enrol_by_csv, tmp_path, url, hl7, prescriber, eventually, wants)
+    found = await alert_of(running)
+    pages = running.engine._pages
+    await pages.console.actions.answer(
+        found["id"], decision=Decision.CONTINUED, reason="benign, repeated", by="Dr Hoda", revision=2
+    )
+    await running.settled()
+    assert {name: one["status"] for name, one in tasks_by_kind(prescriber).items()} == {
+        ":ack": "cancelled",
+        ":pharmacist": "requested",
+        ":ack:2": "cancelled",
+    }
+    (told,) = [raw.decode() for raw in prescriber.messages().values() if b"ANC-ANSWERED" in raw]
+    assert "ALERTE RÉPONDUE" in told
+    assert "par Dr Hoda : Traitement poursuivi" in told
+    # A worse count is a new question: who has closed theirs is asked beside it.
+    await running.tell(hl7.oru("M2", anc="0.20", filler="B2"))
+    await running.settled()
+    assert (await alert_of(running))["state"] == "open"
+    assert [name for name, one in tasks_by_kind(prescriber).items() if one["status"] == "requested"] == [
+        ":pharmacist",
+        ":ack:4",
+    ]
+
+
+async def test_what_an_answer_ends_is_ended_once_though_the_destination_was_down_and_the_engine_restarted(
+    run_engine: Any,
+    enrol_by_csv: Any,
+    tmp_path: Any,
+    url: str,
+    hl7: Any,
+    prescriber: Any,
+    eventually: Any,
+    rows_of: Any,
+) -> None:
+    running, held = await _with_two_owners(run_engine, enrol_by_csv, tmp_path, url, hl7, prescriber, eventually)
+    await prescriber.down()
+    number = filler_number((await alert_of(running))["id"])
+    await running.tell(v2_answer(hl7, number, "STOPPED"))
+    await state_is(running, "answered", eventually)
+    await running.engine.stop()
+    await prescriber.up()
+    # Written, and its answer lost: the next attempt finds nothing more to do.
+    prescriber.http_faults.append(HttpFault(status=500, applied=True))
+    again = await run_engine(extra=ROTA)
+    await again.settled()
+    after = tasks_by_kind(prescriber)
+    assert {name: one["status"] for name, one in after.items()} == {
+        ":ack": "cancelled",
+        ":pharmacist": "requested",
+        ":ack:2": "cancelled",
+    }
+    for name, one in after.items():
+        assert int(one["meta"]["versionId"]) == int(held[name]["meta"]["versionId"]) + 1, name
+    assert rows_of("SELECT DISTINCT state FROM delivery") == ["delivered"]

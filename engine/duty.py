@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from emitters.fhir_terms import Level
-from engine.config import Destination, FhirDestination, MllpDestination, Settings, WatchSection, minutes_of
+from engine.config import FhirDestination, MllpDestination, Settings, WatchSection, minutes_of
 from engine.escalation import Escalation
 from engine.notify import Notifier
 from engine.rota import Cover, Role, Rota, Shift
@@ -73,18 +73,22 @@ def escalation_of(settings: Settings) -> Escalation:
         observe=settings.engine.mode == "observe",
         routing=routing_of(settings),
         patience=patience_of(settings.watch),
-        told_of_answers=frozenset(item.name for item in settings.destination if _told_of_answers(item)),
+        told_of_answers=_told_of_answers(settings),
         zone=settings.zone,
     )
     return Escalation(notifier=notifier, zone=settings.zone, again=again_of(settings.watch))
 
 
-def _told_of_answers(item: Destination) -> bool:
+def _told_of_answers(settings: Settings) -> dict[str, bool]:
     """Where a Task or a request of ours may stand open; a v2 system only where its profile wants it. A topic is nobody's
     inbox, and a text in a record (L0) stays what it was."""
-    if isinstance(item, FhirDestination):
-        return item.level is not Level.L0
-    return isinstance(item, MllpDestination) and item.tell_answers
+    found: dict[str, bool] = {}
+    for item in settings.destination:
+        if isinstance(item, FhirDestination) and item.level is not Level.L0:
+            found[item.name] = item.level in (Level.L1, Level.L3)
+        elif isinstance(item, MllpDestination) and item.tell_answers:
+            found[item.name] = True
+    return found
 
 
 def _hours(**given: float) -> dict[AlertLevel, timedelta]:

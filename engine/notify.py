@@ -63,8 +63,9 @@ class Notifier:
     """Notifications are kept as observed and never sent."""
     routing: Routing | None = None
     patience: Mapping[AlertLevel, timedelta] = field(default_factory=lambda: PATIENCE)
-    told_of_answers: frozenset[str] = frozenset()
-    """Destinations that are told when an alert is answered: something of it may stand open there."""
+    told_of_answers: Mapping[str, bool] = field(default_factory=dict)
+    """Destinations that are told when an alert is answered, since something of it may stand open there; False: not of an
+    answer given there that ended all there was, the one Task."""
     zone: tzinfo = UTC
 
     def raise_for(
@@ -311,7 +312,12 @@ class Notifier:
         """Files a person's answer, which ends the alert, with word of it to wherever something of it may still stand open:
         with earlier owners, second recipients, at other destinations. The alert's own words stay as they are."""
         alert = entry.alert
-        names = [name for name in self._reached(alert) if name in self.told_of_answers]
+        copied = self._copied(alert)
+        alone = given.destination if not alert.escalation and given.destination not in copied else ""
+        told = self.told_of_answers
+        names = [
+            name for name in dict.fromkeys((*alert.told, *copied)) if name in told and (name != alone or told[name])
+        ]
         if names:
             alert = dataclasses.replace(alert, revision=alert.revision + 1)
             title, text = answered_words(
@@ -331,15 +337,14 @@ class Notifier:
         work.alerts.append(answered)
         return answered
 
-    def _reached(self, alert: Alert) -> tuple[str, ...]:
-        """Every destination that has something of the alert: itself, or a copy for a second recipient."""
-        names = list(alert.told)
+    def _copied(self, alert: Alert) -> list[str]:
+        """The destinations that have a copy of the alert for a second recipient."""
+        names: list[str] = []
         for recipient, role in self.routing.roles.items() if self.routing is not None else ():
             if recipient in copies_of(alert):
-                names += self._takers(
-                    dataclasses.replace(self.put_to(alert, role), recipient=recipient, asked=(role,), told=())
-                )
-        return tuple(dict.fromkeys(names))
+                copy = dataclasses.replace(self.put_to(alert, role), recipient=recipient, asked=(role,), told=())
+                names += self._takers(copy)
+        return names
 
     def present(self, standing: AlertRecord, *, told: bool, now: datetime, work: Work) -> AlertRecord:
         """The alert as it stands, as a notification of its own: after observe mode, to those who were told nothing.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
+from rules.actions import Wording
 from rules.explain import plain
 from rules.model import AlertFamily, AlertLevel, Assessment, LabResult
 from rules.named_ids import namer
@@ -58,7 +59,7 @@ def alerts_for(
     words = wordings.words[language]
     if assessment.alert is AlertLevel.NONE or assessment.family is None:
         return None
-    wording = wordings.actions[assessment.action][language]
+    wording = _wording(wordings, assessment, language)
     value = _value(words, result)
     lines = [
         f"{words.levels[assessment.alert.value]}. {wording.do}",
@@ -76,6 +77,14 @@ def alerts_for(
         title=f"{wording.title} - {words.anc} {value}" if value else wording.title,
         text="\n".join(line for line in lines if line),
     )
+
+
+def _wording(wordings: Wordings, assessment: Assessment, language: str) -> Wording:
+    """What to do. "Monitoring after the stop" would reassure where nobody has recorded that the drug was stopped (B-17)."""
+    if assessment.family is AlertFamily.STOP and "stop-not-recorded" in assessment.remarks:
+        words = wordings.words[language]
+        return Wording(words.stop_unrecorded_title, words.stop_unrecorded)
+    return wordings.actions[assessment.action][language]
 
 
 def review_alert(

@@ -27,6 +27,8 @@ class Words:
     maxima: str
     arithmetic: str
     readings: str
+    stop_unrecorded_title: str
+    stop_unrecorded: str
     review_title: str
     review: str
     remarks: dict[str, str]
@@ -65,6 +67,9 @@ WORDS: dict[str, Words] = {
         maxima="Les intervalles sont des maxima permis ; le prescripteur peut choisir une surveillance plus rapprochée.",
         arithmetic="Calcul :",
         readings="Lectures propres à cet outil : {ids}.",
+        stop_unrecorded_title="ARRÊT DE LA CLOZAPINE NON ENREGISTRÉ, vérifier l'arrêt, ne pas réexposer",
+        stop_unrecorded="Une valeur impose l'arrêt et aucun arrêt n'est enregistré : si la clozapine est encore prise, "
+        "l'arrêter immédiatement. Ne pas réexposer le patient ; surveiller les PNN chaque semaine et enregistrer l'arrêt.",
         review_title="Numération des PNN illisible, à vérifier par une personne",
         review="Une numération des neutrophiles a été reçue et n'a pas pu être lue : {reason}{place}. "
         "Pour la surveillance, ce contrôle compte comme non fait. Vérifier le résultat auprès du laboratoire.",
@@ -114,6 +119,9 @@ WORDS: dict[str, Words] = {
         maxima="Intervals are the longest permitted; the prescriber may choose closer monitoring.",
         arithmetic="Arithmetic:",
         readings="Readings of this tool: {ids}.",
+        stop_unrecorded_title="CLOZAPINE STOP NOT RECORDED, make sure it is stopped, do not re-expose",
+        stop_unrecorded="A count requires the stop and none is recorded: if clozapine is still taken, stop it immediately. "
+        "Do not re-expose the patient; weekly neutrophil counts, and record the stop.",
         review_title="Neutrophil count unreadable, a person must check",
         review="A neutrophil count was received and could not be read: {reason}{place}. "
         "For the monitoring this test counts as not done. Check the result with the laboratory.",

@@ -16,6 +16,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -37,8 +38,8 @@ SEEDS = range(3000)
 FILES = (
     *("test_cases_ansm.py", "test_cases_other.py", "test_assess.py", "test_overrides.py", "test_protocol.py"),
     *("test_span.py", "test_changes.py", "test_sides.py", "test_corners.py", "test_alert_wording.py"),
-    *("test_asking.py", "test_texts.py", "test_named_ids.py", "test_pages.py", "test_cli_rules.py"),
-    *("test_shadow.py", "test_oracle.py"),
+    *("test_asking.py", "test_texts.py", "test_explain.py", "test_decisions.py", "test_named_ids.py"),
+    *("test_pages.py", "test_cli_rules.py", "test_shadow.py", "test_oracle.py"),
 )
 # Where the mutants of a module die soonest; no worked case reaches those of SILENT.
 FIRST = {
@@ -46,6 +47,8 @@ FIRST = {
     "asking": "test_asking.py",
     "cases": "test_oracle.py",
     "changes": "test_changes.py",
+    "decisions": "test_decisions.py",
+    "explain": "test_explain.py",
     "faults": "test_oracle.py",
     "limits": "test_overrides.py",
     "named_ids": "test_named_ids.py",
@@ -56,7 +59,7 @@ FIRST = {
     "texts": "test_texts.py",
     "trace": "test_pages.py",
 }
-SILENT = frozenset({"alerts", "asking", "changes", "limits", "named_ids", "shadow", "trace"})
+SILENT = frozenset({"alerts", "asking", "changes", "decisions", "explain", "limits", "named_ids", "shadow", "trace"})
 # These look at thousands of random patients; some hundreds have been looked at before.
 LONG = "not agree_on_random_patients"
 SECONDS = 150
@@ -215,6 +218,9 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=0, help="at most so many mutants, chosen by --seed; 0: all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--part", default="1/1", metavar="K/N", help="only every N-th mutant, from the K-th on")
+    parser.add_argument(
+        "--again", type=Path, metavar="FILE", help="only what an earlier run printed as SURVIVED or HANGS"
+    )
     parser.add_argument("--minutes", type=float, default=60, help="stop after this")
     parser.add_argument("modules", nargs="*", help="of rules/, without .py; none: all")
     asked = parser.parse_args()
@@ -230,6 +236,9 @@ def main() -> int:
     total = len(pool)
     if asked.sample and asked.sample < total:
         pool = random.Random(asked.seed).sample(pool, asked.sample)
+    if asked.again:
+        said = re.findall(r"^(?:SURVIVED|HANGS) rules/(\w+)\.py:(\d+) ([^:\n]+)", asked.again.read_text(), re.MULTILINE)
+        pool = [(n, at, what, line) for n, at, what, line in pool if (n, str(line), what) in said]
     part, parts = (int(number) for number in asked.part.split("/"))
     pool = pool[part - 1 :: parts]
     expected = []

@@ -17,10 +17,12 @@ from rules.model import (
     AlertFamily,
     AlertLevel,
     Assessment,
+    CompleteStop,
     Interruption,
     LabResult,
     PriorNeutropenia,
     ResultStatus,
+    StopReason,
     TreatmentCourse,
 )
 from rules.wording import WORDS
@@ -147,6 +149,22 @@ def test_another_episode_is_another_alert() -> None:
     assert [alert.id for alert in named if alert] == [
         alert_id("r-1", AlertFamily.STOP, found.episode_on - timedelta(days=late)) for late in (0, 1)
     ]
+
+
+@pytest.mark.parametrize("later", ["430", "1340", "3200"])
+def test_after_a_stop_that_nobody_recorded_the_words_still_say_stop(later: str) -> None:
+    on = DAY + timedelta(days=4)
+    for course, head in (
+        (COURSE, "CLOZAPINE STOP NOT RECORDED"),
+        (replace(COURSE, stop=CompleteStop(DAY, StopReason.ANC_BELOW_1000)), "Monitoring after the stop"),
+    ):
+        found = assess(ANSM, course, (result("920"),), result(later, on), on)
+        assert isinstance(found, Assessment)
+        alert = alerts_for(found, register_id="r-1", language="en", result=result(later, on))
+        assert alert is not None
+        assert alert.title.startswith(head)
+        assert ("if clozapine is still taken, stop it immediately" in alert.text) is (course is COURSE)
+        assert "do not re-expose" in alert.title
 
 
 def test_permission_is_worded_as_a_criterion_only() -> None:

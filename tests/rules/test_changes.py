@@ -230,6 +230,15 @@ def test_a_restart_ends_a_stop_for_another_reason_and_a_later_stop_can_be_record
     assert change(again, Stopped(TODAY, StopReason.OTHER), today=TODAY).stop == CompleteStop(TODAY, StopReason.OTHER)
 
 
+def test_a_restart_after_a_stop_pauses_from_the_last_dose_that_is_known() -> None:
+    """Of the stop only its day is known; that the drug was taken again that morning shows a later last dose."""
+    back = replace(
+        COURSE, interruptions=(Interruption(at(ago(20)), at(ago(14), 9)),), stop=CompleteStop(ago(14), StopReason.OTHER)
+    )
+    changed = change(back, Restarted(at(ago(2))), today=TODAY)
+    assert changed.interruptions[-1] == Interruption(at(ago(14), 9), at(ago(2)))
+
+
 @pytest.mark.parametrize("course", [BANNED, LEGACY])
 def test_a_restart_after_a_stop_for_the_count_is_recorded_as_what_it_is(course: TreatmentCourse) -> None:
     assert change(course, Restarted(at(TODAY)), today=TODAY).reexposed_on == TODAY

@@ -434,3 +434,67 @@ def test_without_a_count_an_interruption_that_became_a_stop_lacks_its_restart() 
     course = replace(COURSE, interruptions=(gap(DAY - 60 * SOON, None),))
     found = judge(None, count(DAY - 61 * SOON, 3000), course=course, on=DAY)
     assert [r for r in found.remarks if r.endswith("-not-recorded")] == ["restart-not-recorded"]
+
+
+# Versions of one result ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wins"), [(None, None, 1340), (1, None, 3000), (2, 1, 3000), (1, 1, 1340), (1, 2, 1340)]
+)
+def test_of_two_versions_the_one_stored_later_counts_and_of_equals_the_one_named_later(
+    first: int | None, second: int | None, wins: int
+) -> None:
+    then = DAY - timedelta(days=7)
+    versions = (count(then, 3000, key="r", id=first), count(then, 1340, key="r", id=second))
+    found = judge(count(DAY, 3000), *versions)
+    assert (found.action == "CONTINUE_MONTHLY_THROUGHOUT") is (wins == 1340)
+
+
+# Files of protocols -------------------------------------------------------------------------------------------------
+
+
+def test_a_phase_in_years_is_compared_with_one_in_weeks() -> None:
+    assert parse(TEXT.replace('since = "52 weeks"', 'since = "60 weeks"')).id
+    with pytest.raises(ProtocolError, match="must begin after"):
+        parse(TEXT.replace('since = "52 weeks"', 'since = "105 weeks"'))
+
+
+def test_the_first_phase_holds_for_everyone() -> None:
+    first = TEXT.index("without_neutropenia = false")
+    with pytest.raises(ProtocolError, match="the first phase must hold for everyone"):
+        parse(TEXT[:first] + TEXT[first:].replace("= false", "= true", 1))
+
+
+@pytest.mark.parametrize("choice", ['""', "5", "[]"])
+def test_a_choice_is_a_word_or_yes_or_no(choice: str) -> None:
+    line = next(line for line in TEXT.splitlines() if line.startswith('choice = "the action of the window'))
+    with pytest.raises(ProtocolError, match="choice must be a word or true/false"):
+        parse(TEXT.replace(line, f"choice = {choice}"))
+
+
+# Stops --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_of_the_day_of_the_first_dose_is_none_of_an_earlier_course() -> None:
+    """So a low count from before that day is not of the treatment."""
+    course = replace(COURSE, start=START, stop=CompleteStop(START, StopReason.OTHER))
+    again = replace(course, interruptions=(gap(START, START + 9 * SOON),))
+    low = count(START - 3 * SOON, 1200)
+    found = judge(count(DAY, 3000), low, course=again)
+    assert found.action == judge(count(DAY, 3000), course=again).action
+
+
+def test_after_a_stop_a_low_count_asks_for_the_next_one_sooner_where_the_protocol_does() -> None:
+    stopped = replace(COURSE, stop=CompleteStop(DAY, StopReason.ANC_BELOW_1000))
+    for value, days in ((700, 1), (2500, 7)):
+        last = count(DAY + 2 * SOON, value, wbc=5000)
+        found = due(EU, stopped, (count(DAY, 700, wbc=5000), last), DAY + 2 * SOON)
+        assert found.next_due == DAY + (2 + days) * SOON
+
+
+def test_a_recovery_on_the_day_of_the_stop_is_a_recovery() -> None:
+    stopped = replace(COURSE, stop=CompleteStop(DAY, StopReason.ANC_BELOW_1000))
+    counts = (count(DAY - SOON, 800), count(DAY, 3000))
+    assert due(ANSM, stopped, counts, DAY + 27 * SOON).next_due == DAY + 7 * SOON
+    assert due(ANSM, stopped, counts, DAY + 28 * SOON).next_due is None

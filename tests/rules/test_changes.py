@@ -88,6 +88,7 @@ def overridden(kind: str = "shorter-interval", **more: Any) -> Overridden:
 REFUSALS: list[tuple[TreatmentCourse, CourseChange, str, str]] = [
     (COURSE, Started(TOMORROW), "on", "future"),
     (STOPPED, Started(TODAY), "on", "already-stopped"),
+    (replace(COURSE, stop=CompleteStop(START, StopReason.OTHER)), Started(TODAY), "on", "already-stopped"),
     (PAUSED, Started(ago(9)), "on", "after-interruption"),
     (COURSE, Started(START, at(START + timedelta(days=1))), "first_dose_at", "other-day"),
     (COURSE, Interrupted(at(TOMORROW)), "last_dose", "future"),

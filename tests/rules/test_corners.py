@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from rules import ProtocolError, assess, check_together, due, find_protocol
+from rules.cases import CaseError, read_cases
 from rules.faults import course_faults
 from rules.model import (
     AbsoluteNeutrophilCount,
@@ -498,3 +500,37 @@ def test_a_recovery_on_the_day_of_the_stop_is_a_recovery() -> None:
     counts = (count(DAY - SOON, 800), count(DAY, 3000))
     assert due(ANSM, stopped, counts, DAY + 27 * SOON).next_due == DAY + 7 * SOON
     assert due(ANSM, stopped, counts, DAY + 28 * SOON).next_due is None
+
+
+# Case files ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_case_without_an_id_is_named_by_its_place() -> None:
+    found = read_cases('[{"nonsense": 1}, {"nonsense": 1}]')
+    assert [str(error) for error in found] == [f"case #{number}: nonsense: unknown field" for number in (1, 2)]
+
+
+def test_part_days_of_a_gap_may_be_rounded_and_a_second_counts() -> None:
+    gap_of = {"last_dose": "2026-03-01T08:00:00", "restart": "2026-03-02T08:00:01", "gap_days": 2}
+    seen = {"date": "2026-03-03", "anc_per_mm3": 3000}
+    row = {
+        "id": "a",
+        "protocol": "ANSM-2025",
+        "ben_confirmed": False,
+        "treatment_start": "2026-01-05",
+        "interruptions": [gap_of],
+        "observation": seen,
+    }
+    (found,) = read_cases(json.dumps([row]))
+    assert not isinstance(found, CaseError), found
+    (found,) = read_cases(json.dumps([row | {"interruptions": [gap_of | {"restart": "2026-03-02T08:00:00"}]}]))
+    assert isinstance(found, CaseError)
+
+
+def test_never_again_is_a_field_of_every_later_verdict() -> None:
+    stopped = replace(COURSE, stop=CompleteStop(DAY, StopReason.ANC_BELOW_1000))
+    low, later = count(DAY, 800), DAY + 7 * SOON
+    assert judge(low).no_reexposure
+    assert judge(count(later, 3000), low, course=stopped, on=later).no_reexposure
+    assert judge(None, low, course=stopped, on=later).no_reexposure
+    assert not judge(count(later, 3000), count(DAY, 1100), on=later).no_reexposure

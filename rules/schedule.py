@@ -195,7 +195,7 @@ def _due_under(chart: Chart) -> Due:
     else:
         asked = follow_up(chart_at(chart, last.on), last)
         next_due, interval, recheck, why = asked.next_due, asked.interval, asked.recheck_by, Why.AFTER_COUNT
-    if since_restart is not None and (last is None or last.on < since_restart.last_dose):
+    if since_restart is not None and (last is None or last.on <= since_restart.last_dose):
         # a count is asked for on the day of the restart; R8: one interval later it is due.
         recheck = since_restart.restart if recheck is None else min(recheck, since_restart.restart)
         window_interval = since_restart.rule.interval if since_restart.rule else None

@@ -450,7 +450,7 @@ def under_silent(p: Patient) -> dict[str, Any]:
     if rules:
         last_dose, (name, again, _) = rules[-1]
         latest = counts[-1][0] if counts else None
-        if latest is None or latest < last_dose:
+        if latest is None or latest <= last_dose:
             recheck = again if recheck is None else min(recheck, again)
         if (latest is None or latest < again) and name != "stable" and again + WEEK <= due:
             due, weekly = again + WEEK, True

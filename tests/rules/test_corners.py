@@ -534,3 +534,12 @@ def test_never_again_is_a_field_of_every_later_verdict() -> None:
     assert judge(count(later, 3000), low, course=stopped, on=later).no_reexposure
     assert judge(None, low, course=stopped, on=later).no_reexposure
     assert not judge(count(later, 3000), count(DAY, 1100), on=later).no_reexposure
+
+
+@pytest.mark.parametrize(("before", "asked"), [(0, True), (1, True), (-1, False)])
+def test_a_count_of_the_day_of_the_last_dose_is_none_before_the_restart(before: int, asked: bool) -> None:
+    """A-20: what was drawn while the drug was still taken says nothing of the days without it."""
+    last, again = DAY - 20 * SOON, DAY
+    course = replace(COURSE, interruptions=(gap(last, again),))
+    found = due(ANSM, course, (count(last - before * SOON, 3000),), DAY)
+    assert (found.recheck_by == again) is asked

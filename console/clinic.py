@@ -255,7 +255,7 @@ class _Pages:
             status=422 if errors is not None else 200,
             file=file,
             sources=_sources(file.row.alert.assessment),
-            decisions=decisions_for(file.row.alert.family, file.row.alert.level),
+            decisions=decisions_for(file.row.alert.family, file.row.alert.level, file.row.alert.reason),
             needs_reason=needs_reason,
             done=done if done == "answered" else "",
             values=values or {},

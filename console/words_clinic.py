@@ -380,6 +380,12 @@ _ALERT: dict[str, tuple[str, str]] = {
     "clinic.answer.submit": ("Enregistrer la réponse", "Record the answer"),
     "clinic.answer.as": ("Enregistré sous {who}.", "Recorded as {who}."),
     **{f"clinic.decision.{decision.value}": words for decision, words in DECISION_WORDS.items()},
+    "clinic.reason.decision-not-stated": ("Arrêt clos sans décision précisée", "Stop closed without a stated decision"),
+    "clinic.reason.answered-alert-withdrawn": (
+        "Alerte retirée : décision à revoir",
+        "Alert withdrawn: decision to review",
+    ),
+    "clinic.reason.dispensed-after-stop": ("Clozapine dispensée après un arrêt", "Clozapine dispensed after a stop"),
     "clinic.reason.unit-missing": ("Unité absente", "No unit"),
     "clinic.reason.body-unopenable": (
         "Message reçu, illisible dans la base (clé ou contenu altéré) : le redemander au laboratoire",

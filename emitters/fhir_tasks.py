@@ -30,6 +30,7 @@ from emitters.fhir_terms import (
     urn,
 )
 from rules.asking import DISPENSED
+from rules.decisions import UNDECIDED
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel
 from rules.silence import ENDED, about_system
 from rules.withdrawal import ANSWERED_WITHDRAWN
@@ -64,7 +65,7 @@ _ACK_STOP: Final = coding("anc-task", "ACK-STOP", "Acknowledge stop alert and de
 _NEXT_ANC: Final = coding("anc-task", "NEXT-ANC", "Obtain the next neutrophil count")
 _REVIEW_RESULT: Final = coding("anc-task", "REVIEW-RESULT", "Review a result that could not be judged")
 _CHECK_CONNECTION: Final = coding("anc-task", "CHECK-CONNECTION", "Check a connection that is silent or down")
-_REVIEW_DECISION: Final = coding("anc-task", "REVIEW-DECISION", "Review a decision whose alert was withdrawn")
+_REVIEW_DECISION: Final = coding("anc-task", "REVIEW-DECISION", "Review or state a decision")
 _CHECK_DISPENSING: Final = coding("anc-task", "CHECK-DISPENSING", "Check a dispensing that came after a stop")
 _COPIES: Final = {
     "pharmacist": coding("anc-task", "INFORM-PHARMACIST", "Dispense no clozapine without the prescriber's word"),
@@ -319,7 +320,7 @@ def _kind(alert: Alert) -> tuple[Resource, str, str]:
             return _ACK_STOP, "AWAITING-ACK", "order"
         case AlertFamily.REVIEW if about_system(alert.family, alert.reason):
             return _CHECK_CONNECTION, "AWAITING-ACK", "order"
-        case AlertFamily.REVIEW if alert.reason == ANSWERED_WITHDRAWN:
+        case AlertFamily.REVIEW if alert.reason in (ANSWERED_WITHDRAWN, UNDECIDED):
             return _REVIEW_DECISION, "AWAITING-ACK", "order"
         case AlertFamily.REVIEW if alert.reason == DISPENSED:
             return _CHECK_DISPENSING, "AWAITING-ACK", "order"

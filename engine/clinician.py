@@ -106,7 +106,7 @@ class Clinician:
             raise RefusedInput("", "withdrawn")
         if revision is not None and revision != standing.alert.revision:
             raise RefusedInput("", "changed-meanwhile")
-        if decision not in decisions_for(standing.alert.family, standing.alert.level):
+        if decision not in decisions_for(standing.alert.family, standing.alert.level, standing.alert.reason):
             raise RefusedInput("decision", "not-for-this-alert")
         return standing
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 
+from engine import undecided
 from engine.identity import published
 from engine.routing import Routing, copies_of
 from rules import AlertDraft, alert_id, alerts_for, review_alert
@@ -135,6 +136,8 @@ class Notifier:
         )
         record.alerts[alert.id] = entry
         self.send(entry, work)
+        if asks and standing is not None:
+            undecided.settle(self, record, alert.id, now=now, work=work)
         return alert.id
 
     def review(
@@ -256,6 +259,7 @@ class Notifier:
             entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
             record.alerts[alert.id] = entry
             self.send(entry, work)
+            undecided.settle(self, record, alert.id, now=now, work=work)
             if review:
                 self._acted_on(record, before, review, now, work, answered=standing.state == "answered")
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from engine import undecided
 from engine.escalation import Escalation
 from engine.present import Turn
 from ingest.reading import Reply
-from rules.decisions import Decision, decision_of, needs_reason
+from rules.decisions import UNDECIDED, Decision, decision_of, needs_reason
+from rules.model import Alert
 from store import steps
 from store.port import AlertRecord, Answer, PatientRecord, Step
 from store.register import alert_by_id, alert_by_number, alert_of_message
@@ -64,7 +66,7 @@ class Replies:
         decision = decision_of(reply.decision)
         what = "handed-back" if decision is Decision.NOT_MY_PATIENT else reply.what
         stands = entry.state == "open" and not reply.recipient
-        if what == "answered" and stands and self._closes(reply, decision, alert.question):
+        if what == "answered" and stands and self._closes(reply, decision, alert):
             self._answered(entry, reply, decision or Decision.NOTED, record, turn)
             return
         note = self._why_not(reply, decision, entry) if what == "answered" else ""
@@ -82,16 +84,21 @@ class Replies:
             if record is not None:
                 record.alerts[alert.id] = passed
 
-    def _closes(self, reply: Reply, decision: Decision | None, question: int) -> bool:
-        if reply.revision is not None and reply.revision < question:
+    def _closes(self, reply: Reply, decision: Decision | None, alert: Alert) -> bool:
+        if reply.revision is not None and reply.revision < alert.question:
             return False
+        if alert.reason == UNDECIDED and not undecided.states_a_decision(decision):
+            return False  # what was asked for is the decision
         return not (decision is not None and needs_reason(decision) and not reply.reason)
 
     def _why_not(self, reply: Reply, decision: Decision | None, entry: AlertRecord) -> str:
         if entry.state != "open" or reply.recipient:
             return ""
-        older = reply.revision is not None and reply.revision < entry.alert.question
-        return "answers older words" if older else f"{decision.value if decision else '?'} without a reason"
+        if reply.revision is not None and reply.revision < entry.alert.question:
+            return "answers older words"
+        if not undecided.states_a_decision(decision):
+            return "without a decision"
+        return f"{decision.value if decision else '?'} without a reason"
 
     def _answered(
         self, entry: AlertRecord, reply: Reply, decision: Decision, record: PatientRecord | None, turn: Turn
@@ -115,6 +122,8 @@ class Replies:
         answered = self.escalation.notifier.answered(entry, given, work)
         if record is not None:
             record.alerts[alert.id] = answered
+            if undecided.calls_for_a_decision(alert) and not undecided.states_a_decision(decision):
+                undecided.ask(self.escalation.notifier, record, alert, by=given.by, now=turn.now, work=work)
 
     def _step(self, entry: AlertRecord, state: str, reply: Reply, turn: Turn, note: str) -> None:
         who = " ".join(filter(None, (reply.recipient, reply.by)))

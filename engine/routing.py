@@ -12,6 +12,7 @@ from typing import Final
 
 from engine.rota import Rota
 from rules.asking import DISPENSED
+from rules.decisions import UNDECIDED
 from rules.model import Alert, AlertFamily, AlertLevel
 from rules.withdrawal import ANSWERED_WITHDRAWN
 
@@ -25,7 +26,7 @@ LABORATORY: Final = "laboratory"
 _DERIVED: Final = "derived-across-threshold"
 # Reasons of a REVIEW alert that the laboratory cannot clear up: what it sent is not at fault.
 _NOT_THE_LABORATORYS: Final = frozenset(
-    {DISPENSED, ANSWERED_WITHDRAWN, "internal-error", "patient-ambiguous", "body-unopenable", "body-missing"}
+    {DISPENSED, ANSWERED_WITHDRAWN, UNDECIDED, "internal-error", "patient-ambiguous", "body-unopenable", "body-missing"}
 )
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "dispensed_alert",
     "handed_back_words",
     "unanswered_words",
+    "undecided_words",
 ]
 
 DISPENSED: Final = "dispensed-after-stop"
@@ -40,6 +41,13 @@ _ANSWERED_TITLE = {"fr": "RÉPONDU : {title}", "en": "ANSWERED: {title}"}
 _ANSWERED = {
     "fr": "Réponse donnée le {at} par {by} : {decision}. Aucune autre réponse n'est attendue à cette alerte.",
     "en": "Answered on {at} by {by}: {decision}. No other answer to this alert is awaited.",
+}
+_UNDECIDED_TITLE = {"fr": "DÉCISION NON PRÉCISÉE : {title}", "en": "DECISION NOT STATED: {title}"}
+_UNDECIDED = {
+    "fr": "L'alerte d'arrêt a été close par {by} sans dire ce qui a été décidé. Le dire : clozapine arrêtée, patient "
+    "joint, numération prescrite, ou, avec un motif, traitement poursuivi ou résultat contesté.",
+    "en": "The stop alert was closed by {by} without saying what was decided. Say what was decided: clozapine stopped, "
+    "patient reached, count ordered, or, with a reason, treatment continued or result disputed.",
 }
 _ASKED = {"fr": " Destinataire actuel : {owner}.", "en": " Asked now: {owner}."}
 _HEADS = tuple(
@@ -121,6 +129,12 @@ def answered_words(
     said = DECISION_WORDS[decision][language != "fr"]
     first = _ANSWERED[language].format(at=moment_words(at, language), by=by, decision=said)
     return _ANSWERED_TITLE[language].format(title=title), f"{first}\n{text}"
+
+
+def undecided_words(title: str, text: str, *, by: str, language: str) -> tuple[str, str]:
+    """Title and text of the question that is left when a stop was closed without a decision."""
+    title, text = bare_words(title, text)
+    return _UNDECIDED_TITLE[language].format(title=title), f"{_UNDECIDED[language].format(by=by)}\n{text}"
 
 
 def bare_words(title: str, text: str) -> tuple[str, str]:

@@ -9,7 +9,11 @@ from typing import Final
 
 from rules.model import AlertFamily, AlertLevel
 
-__all__ = ["DECISION_WORDS", "Decision", "decision_of", "decisions_for", "needs_reason"]
+__all__ = ["DECISION_WORDS", "UNDECIDED", "Decision", "decision_of", "decisions_for", "needs_reason"]
+
+
+UNDECIDED: Final = "decision-not-stated"
+"""Reason of the REVIEW alert on a stop that somebody closed without saying what was decided."""
 
 
 class Decision(enum.StrEnum):
@@ -69,8 +73,10 @@ _DECISIONS: dict[AlertFamily, tuple[Decision, ...]] = {
 _WITH_REASON = frozenset({Decision.CONTINUED, Decision.DISPUTED, Decision.NOT_MY_PATIENT})
 
 
-def decisions_for(family: AlertFamily, level: AlertLevel) -> tuple[Decision, ...]:
+def decisions_for(family: AlertFamily, level: AlertLevel, reason: str = "") -> tuple[Decision, ...]:
     """What a person may answer to such an alert. Red and critical ask for something done: to note them is no answer."""
+    if reason == UNDECIDED:
+        family = AlertFamily.STOP  # it asks what the stop asked
     noted = () if level.rank >= AlertLevel.RED.rank else (Decision.NOTED,)
     return (*_DECISIONS[family], *noted)
 

@@ -19,6 +19,7 @@ __all__ = [
     "FEED_SILENT",
     "SYSTEM_REASONS",
     "about_system",
+    "ended_elsewhere_words",
     "ended_words",
     "look_on",
     "next_look",
@@ -104,6 +105,16 @@ _NOT_EXPECTED = {
     "fr": "Le dossier a changé : la numération n'est plus attendue comme annoncé. Ce rappel est clos.",
     "en": "The record has changed: the count is no longer expected as announced. This reminder is closed.",
 }
+
+
+_ELSEWHERE = {
+    "fr": "La question est posée de nouveau par une autre alerte de ce patient : celle-ci est close.",
+    "en": "The question is asked anew by another alert of this patient: this one is closed.",
+}
+
+
+def ended_elsewhere_words(title: str, *, language: str) -> tuple[str, str]:
+    return _ENDED_TITLE[language].format(title=title), _ELSEWHERE[language]
 
 
 def ended_words(title: str, *, arrived: bool, language: str) -> tuple[str, str]:

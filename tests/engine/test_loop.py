@@ -57,8 +57,9 @@ def task_of(prescriber: Any, suffix: str = ":ack") -> dict[str, Any]:
 
 async def state_is(running: Any, state: str, eventually: Any, family: str = "ANC-STOP") -> dict[str, Any]:
     async def reached() -> dict[str, Any] | None:
-        found = await alert_of(running, family)
-        return found if found["state"] == state else None
+        rows = await running.store.read(lambda c: list(listing.alert_rows(c)))
+        found = [row for row in rows if row["family"] == family]
+        return dict(found[0]) if found and found[0]["state"] == state else None
 
     return dict(await eventually(reached))
 
@@ -119,6 +120,50 @@ async def test_a_decision_without_its_reason_is_no_answer(
     prescriber.answer(task["id"], "completed", "Dr Hoda", reason="benign, repeated count 1.9")
     await state_is(running, "answered", eventually)
     assert rows_of("SELECT decision, reason FROM answer") == [("continued", "benign, repeated count 1.9")]
+
+
+async def test_a_stop_closed_without_a_decision_leaves_the_question_what_was_decided(
+    running: Any, hl7: Any, prescriber: Any, eventually: Any, rows_of: Any
+) -> None:
+    """A person's status ends the alert; that it was closed says nothing of the drug."""
+    await running.tell(hl7.oru("M1", anc="0.40"))
+    await running.settled()
+    prescriber.answer(task_of(prescriber)["id"], "completed", "Dr Hoda")
+    await state_is(running, "answered", eventually)
+    asked = await alert_of(running, "ANC-REVIEW")
+    assert (asked["state"], asked["level"]) == ("open", "critical")
+    assert rows_of("SELECT decision, reason FROM answer") == [("noted", "completed without a stated decision")]
+    await eventually(lambda: len(prescriber.tasks()) == 2)
+    question = prescriber.tasks()[1]
+    assert question["code"]["coding"][0]["code"] == "REVIEW-DECISION"
+    assert question["priority"] == "stat"
+    assert question["description"].startswith("L'alerte d'arrêt a été close par Dr Hoda sans dire")
+    # Closed once more without a word, and by one that is none of ours: it stays.
+    for decision in ("", "DONE"):
+        prescriber.answer(question["id"], "completed", "Dr Hoda", decision=decision)
+        seen = 1 if not decision else 2
+        await eventually(
+            lambda seen=seen: rows_of("SELECT count(*) FROM step WHERE evidence LIKE '%: without a decision'") == [seen]
+        )
+    assert (await alert_of(running, "ANC-REVIEW"))["state"] == "open"
+    prescriber.answer(question["id"], "completed", "Dr Hoda", decision="STOPPED")
+    await state_is(running, "answered", eventually, "ANC-REVIEW")
+    await running.settled()
+    assert len(prescriber.tasks()) == 2
+
+
+async def test_the_question_what_was_decided_ends_when_a_worse_count_asks_anew(
+    running: Any, hl7: Any, prescriber: Any, eventually: Any, before: Any
+) -> None:
+    await running.tell(hl7.oru("M1", anc="0.84", filler="B1", collected=before(hours=5)))
+    await running.settled()
+    prescriber.answer(task_of(prescriber)["id"], "completed", "Dr Hoda")
+    await state_is(running, "open", eventually, "ANC-REVIEW")
+    await running.tell(hl7.oru("M2", anc="0.30", filler="B2", collected=before(hours=1)))
+    assert (await alert_of(running))["state"] == "open"
+    assert (await alert_of(running, "ANC-REVIEW"))["state"] == "withdrawn"
+    await running.settled()
+    assert [one["status"] for one in prescriber.tasks()] == ["completed", "cancelled", "requested"]
 
 
 async def test_an_answer_to_older_words_does_not_close_a_worse_count(

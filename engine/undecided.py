@@ -1,8 +1,8 @@
 """A stop that somebody closed without saying what was decided: the decision is asked for by an alert of its own.
 
 A person's status ends the alert, and a status alone says nothing of the drug: to note a stop is no answer to it
-(rules/decisions.py). So the stop is answered, and the question what was decided stays open, as urgent as the stop was, until a
-person says it, here or at a destination.
+(rules/decisions.py). So the stop is answered, and the question what was decided stays open, as urgent as the stop was,
+until a person says it, here or at a destination.
 """
 
 from __future__ import annotations

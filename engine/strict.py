@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from msgspec import structs
+
 from emitters.check import judge_fhir, judge_v2
 from ingest.reading import Problem, Reading
 from rules.model import Trust
@@ -51,7 +53,7 @@ def held_to(reading: Reading, raw: bytes, index: int = 0) -> Reading:
         entry._replace(outcome="provisional", reason="strict-violation") if entry.outcome == "result" else entry
         for entry in reading.ledger
     )
-    return replace(reading, results=doubted, problems=(*reading.problems, *problems), ledger=ledger)
+    return structs.replace(reading, results=doubted, problems=(*reading.problems, *problems), ledger=ledger)
 
 
 def _wordless(text: str) -> str:

@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 from zoneinfo import ZoneInfo
 
+from msgspec import structs
+
 from engine.escalation import Escalation
 from engine.identity import Patients, named_by, own_name
 from engine.judge import Judge
@@ -313,7 +315,7 @@ def _named(reading: Reading, sender: str) -> Reading:
     def all_of(items: Iterable[Any]) -> tuple[Any, ...]:
         return tuple(dataclasses.replace(one, identifiers=named_by(sender, one.identifiers)) for one in items)
 
-    return dataclasses.replace(
+    return structs.replace(
         reading,
         identifiers=named_by(sender, reading.identifiers),
         results=all_of(reading.results),

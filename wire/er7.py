@@ -88,8 +88,7 @@ class Separators(NamedTuple):
     @property
     def distinct(self) -> bool:
         """False: nobody can say where a field or a component ends."""
-        marks = [self.field, self.component, self.repetition, self.escape, self.subcomponent]
-        return len(set(marks)) == len(marks)
+        return len(set(self[:5])) == 5
 
 
 @lru_cache(maxsize=256)
@@ -117,7 +116,7 @@ def peek(raw: bytes) -> Header | None:
     if b"\n" in line:
         line = line[: line.index(b"\n")]
     mark = line[3:4]
-    if not mark or mark.isalnum() or mark in b' "\x00\x1c' or mark[0] > 126:
+    if mark != b"|" and (not mark or mark.isalnum() or mark in b' "\x00\x1c' or mark[0] > 126):
         return None
     codec = "utf-8"
     try:
@@ -125,9 +124,10 @@ def peek(raw: bytes) -> Header | None:
     except UnicodeDecodeError:
         codec = "iso8859-1"
         text = line.decode(codec)
-    sep = chr(mark[0])
+    sep = text[3]
     fields = text.rstrip("\x1c").split(sep, 18)
-    fields += [""] * (19 - len(fields))
+    if len(fields) < 19:
+        fields += [""] * (19 - len(fields))
     given = fields[1]
     component = given[:1] or "^"
     kind = fields[8].split(component, 3)

@@ -7,9 +7,10 @@ from them is a defect of this package, never of the message.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Literal, assert_never
 from zoneinfo import ZoneInfo
+
+from msgspec import structs
 
 from ingest.reading.cda import looks_like_cda, read_cda
 from ingest.reading.fhir import read_fhir
@@ -139,4 +140,4 @@ def _lines_of_json(raw: bytes) -> list[bytes]:
 def _with_mismatches(reading: Reading, mismatches: list[str]) -> Reading:
     """The batch counts stand beside the last message: what was sent and what arrived differ."""
     found = tuple(Problem("batch-count", text.split(":", 1)[0], text) for text in mismatches)
-    return replace(reading, problems=(*reading.problems, *found))
+    return structs.replace(reading, problems=(*reading.problems, *found))

@@ -6,25 +6,30 @@ the ledger (``groups.py`` walks them).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 from zoneinfo import ZoneInfo
 
+from msgspec import structs
+
 from ingest.reading.assembly import Assembly, assemble
 from ingest.reading.codes import Coding, Recognition, is_blood_count
 from ingest.reading.documents import Enclosed, documents_in, may_hold_a_count, rows_of
-from ingest.reading.groups import Group, groups_of, not_relevant
+from ingest.reading.groups import Group, of_shape, walked
 from ingest.reading.merges import merges_in
 from ingest.reading.notes import says_aggregated, says_clotted
 from ingest.reading.orders import RETIRED, Order, first_stamp, order_of
 from ingest.reading.outcome import Confirmation, LedgerEntry, Problem, Reading
 from ingest.reading.patients import patient_of
 from ingest.reading.rows import Row
+from ingest.reading.shapes import Known, known_shape
 from ingest.reading.site import Site
 from ingest.reading.times import Stamp, stamp_of
 from ingest.reading.v2fields import NOT_RESENT, number_in, range_of, status_of, unit_in
-from ingest.reading.v2replies import replies_in
+from ingest.reading.v2replies import replies_in, tells_by_its_type
 from ingest.reading.values import Refusal
+from ingest.reading.vocabulary import not_relevant
 from rules.model import LabResult, PatientIdentifier, ResultStatus, Trust
 from wire.ack import UNSUPPORTED
 from wire.er7 import NULL, Header, Message, Segment, parse
@@ -54,27 +59,33 @@ def read_parsed(message: Message, zone: ZoneInfo | None, site: Site | None = Non
         return _set_aside("message-type-missing", "MSH[1]-9", "MSH[1]-9: no message type", header)
     if header.processing_id == "Q":
         return _reading(header, "not_relevant", _ledger_of_all(message, "quality-control"), production=True)
-    replies = replies_in(message)
+    shape: Known | None = None
+    if header.message_code not in _NOT_RESULTS and not tells_by_its_type(header):
+        shape = known_shape(message, site)
+        if shape is not None and shape.nothing is not None:
+            return _reading(header, "not_relevant", shape.nothing)
+    # A report of a known shape has no row that answers anything.
+    replies = replies_in(message) if shape is None else ()
     if replies:
         reading = _reading(header, "not_relevant", _ledger_of_all(message, "answer"))
-        return replace(reading, replies=replies)
+        return structs.replace(reading, replies=replies)
     if header.message_code in _NOT_RESULTS:
         reading = _reading(header, "not_relevant", _ledger_of_all(message, "message-type"))
         if header.message_code == "ADT" and header.trigger == "A40" and reading.production:
-            return replace(reading, merges=merges_in(message, site))
+            return structs.replace(reading, merges=merges_in(message, site))
         return reading
-    return _read_results(message, zone, site)
+    return _read_results(message, shape, zone, site)
 
 
-def _read_results(message: Message, zone: ZoneInfo | None, site: Site | None) -> Reading:
+def _read_results(message: Message, shape: Known | None, zone: ZoneInfo | None, site: Site | None) -> Reading:
     header = message.header
     production = header.processing_id not in ("T", "D")
     out = Assembly()
-    groups = groups_of(message, out.ledger, site)
+    groups = of_shape(shape, message, out.ledger, site) if shape is not None else walked(message, out.ledger, site)
     pending = _pending(message, out.ledger, site, production=production)
     if not groups:
         reading = _reading(header, "not_relevant", out.ledger, production=production)
-        return replace(reading, pending=pending) if pending else reading
+        return structs.replace(reading, pending=pending) if pending else reading
     issued = stamp_of(header.timestamp, zone)
     identifiers: tuple[PatientIdentifier, ...] = ()
     confirmations: list[Confirmation] = []
@@ -120,14 +131,14 @@ def _read_results(message: Message, zone: ZoneInfo | None, site: Site | None) ->
     )
     reading = _reading(header, disposition, out.ledger, out, identifiers, production=production)
     if confirmations or pending:
-        reading = replace(reading, confirmations=tuple(confirmations), pending=pending)
+        reading = structs.replace(reading, confirmations=tuple(confirmations), pending=pending)
     return reading
 
 
 def _reading(
     header: Header,
     disposition: Literal["results", "unassessable", "not_relevant", "set_aside"],
-    ledger: list[LedgerEntry],
+    ledger: Sequence[LedgerEntry],
     out: Assembly | None = None,
     identifiers: tuple[PatientIdentifier, ...] = (),
     *,

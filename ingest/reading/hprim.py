@@ -7,8 +7,9 @@ positions of OBR and OBX are HL7's. A status that is not there stays missing: pr
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from zoneinfo import ZoneInfo
+
+from msgspec import structs
 
 from ingest.reading.hl7v2 import read_parsed
 from ingest.reading.outcome import Problem, Reading
@@ -43,7 +44,7 @@ def read_hprim(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = 
     header = _header(head, marks)
     segments = [segment for line in lines[1:] if (segment := _segment(line, marks, header))]
     message = Message(header, marks, "\r".join([f"MSH{mark}{head[1]}", *segments]), "utf-8")
-    return replace(read_parsed(message, zone, site), format="hprim")
+    return structs.replace(read_parsed(message, zone, site), format="hprim")
 
 
 def head_of_hprim(raw: bytes) -> tuple[str, str]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+
 from rules.model import LabResult, PatientIdentifier
 
 __all__ = [
@@ -135,9 +137,10 @@ class Reply:
     where: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(Struct, frozen=True, kw_only=True):
     """One message, understood. ``ledger`` has one entry for every OBX or Observation; in = out.
+
+    A Struct, which costs a fifth of a frozen dataclass to make: it is made for every message.
 
     ``identifiers``: all identifiers of the patients in the message. ``production`` is False for MSH-11 T or D.
     """

@@ -10,25 +10,43 @@ import re
 from typing import Final
 
 from ingest.reading.outcome import Reply
-from wire.er7 import Message, Segment
+from wire.er7 import Header, Message, Segment
 
-__all__ = ["replies_in"]
+__all__ = ["may_reply", "replies_in", "tells_by_its_type"]
 
 _ACKNOWLEDGEMENTS: Final = frozenset(("R41", "R42"))
 # OBR-3.1 of our alerts: the first 16 characters of the alert's id, without hyphens (emitters/hl7v2.py).
 _NUMBER: Final = re.compile(r"[0-9a-f]{16}")
 _PEOPLE: Final = (("OBX", 16), ("PRT", 5), ("OBR", 32), ("ORC", 12))
 _LONGEST: Final = 500
+# An escape that may stand for a letter of the code: hexadecimal, highlighting, formatting, truncation.
+_SPELT: Final = re.compile(r"\\[XHNP.]")
+
+
+def may_reply(message: Message) -> bool:
+    """False: no OBX-3 is our code, however it is escaped. A search, in place of a split of every OBX of every message."""
+    if "ANC-ANSWER" in message.text:
+        return True
+    if message.separators[1:5] != ("^", "~", "\\", "&"):
+        return message.separators.escape in message.text
+    return "\\" in message.text and _SPELT.search(message.text) is not None
+
+
+def tells_by_its_type(header: Header) -> bool:
+    """An acknowledgement of an alert or a receipt, whatever its rows are."""
+    code, trigger = header.message_code, header.trigger
+    return (code in ("ORU", "ORA") and trigger in _ACKNOWLEDGEMENTS) or (code == "ZAM" and trigger == "Z03")
 
 
 def replies_in(message: Message) -> tuple[Reply, ...]:
     """Empty for every message that answers nothing of ours."""
     header = message.header
     code, trigger = header.message_code, header.trigger
-    receipt = code == "ZAM" and trigger == "Z03"
-    acknowledged = code in ("ORU", "ORA") and trigger in _ACKNOWLEDGEMENTS
-    rows = {obx.component(3): obx for obx in message.segments("OBX")} if code == "ORU" or acknowledged else {}
-    if not (receipt or acknowledged or "ANC-ANSWER" in rows):
+    telling = tells_by_its_type(header)
+    if not telling and (code != "ORU" or not may_reply(message)):
+        return ()
+    rows = {obx.component(3): obx for obx in message.segments("OBX")} if code != "ZAM" else {}
+    if not telling and "ANC-ANSWER" not in rows:
         return ()
     number = _order_number(message)
     msa = message.segment("MSA")

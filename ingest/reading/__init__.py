@@ -55,6 +55,8 @@ __all__ = [
 
 _SEGMENT = re.compile(rb"[A-Z][A-Z0-9]{2}\|")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# How nearly every message begins, and no XML.
+_PLAIN = (b"M", b"{")
 MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -87,7 +89,7 @@ def read_message(
         problem = Problem("too-large", "$", "$: larger than any message that is read")
         return Reading(format=format, disposition="set_aside", problems=(problem,))
     if (
-        raw[:1] != b"M"
+        raw[:1] not in _PLAIN
         and format != "cda"
         and raw[:1024].lstrip(b"\xef\xbb\xbf\x0b \t\r\n")[:1] == b"<"
         and looks_like_cda(raw)

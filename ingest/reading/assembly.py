@@ -88,6 +88,9 @@ class _Assembler:
     def run(self) -> None:
         specimen = self.specimen
         counts = specimen.counts("neutrophils")
+        if len(specimen.measures) == 1 and len(counts) == 1 and counts[0].value is not None and not specimen.faults:
+            # A count alone, as most Observations have it: nothing to hold it against.
+            return self._reported(counts, [])
         standing = [m for m in counts if m.value is not None]
         parts = specimen.parts("neutrophils")
         segs, bands = specimen.counts("segs"), specimen.counts("bands")

@@ -51,6 +51,7 @@ _HINT = re.compile(
 )
 _DOUBTFUL = re.compile(rb'"code"\s*:\s*"(?:DOUT|DOUA|DPOT|COLP|COLV|USUR|FICT)"')
 _ByPatient = dict[tuple[tuple[PatientIdentifier, ...], tuple[str, ...]], list[Row]]
+_NONE: frozenset[int] = frozenset()
 _NOT_PATIENTS = ("Group/", "Device/", "Location/")
 
 
@@ -103,7 +104,7 @@ class _Reader:
 
     def read(self) -> Reading:
         by_patient: _ByPatient = {}
-        outdated = _outdated(self.index)
+        outdated = _outdated(self.index) if len(self.index.items) > 1 else _NONE
         for item in self.index.items:
             if id(item) in outdated:
                 self._not_relevant(item.where, "older-version")
@@ -120,8 +121,9 @@ class _Reader:
             assemble(rows, known, doubts, self.out)
         if not self.out.results:
             self.out.problems += unread
-        facts = list(register_facts(self.index))
-        replies = tuple(replies_in(self.index))
+        alone = len(self.index.items) == 1 and self.index.items[0].kind == "Observation"
+        facts = () if alone else tuple(register_facts(self.index))
+        replies = () if alone else tuple(replies_in(self.index))
         disposition: Literal["results", "unassessable", "not_relevant"] = (
             "results" if self.out.results else "unassessable" if self.out.problems else "not_relevant"
         )
@@ -136,7 +138,7 @@ class _Reader:
             problems=tuple(self.out.problems),
             ledger=tuple(self.out.ledger),
             identifiers=tuple(self.identifiers),
-            register=tuple(facts),
+            register=facts,
             replies=replies,
             pending=tuple(self.pending),
             production=self.production,
@@ -173,7 +175,8 @@ class _Reader:
             self._unreadable(item, "structure", "not the shape of an Observation")
             return
         parts: list[tuple[str, t.Component]] = [(item.where, observation)]
-        parts += [(f"{item.where}.component[{n}]", c) for n, c in enumerate(observation.component)]
+        if observation.component:
+            parts += [(f"{item.where}.component[{n}]", c) for n, c in enumerate(observation.component)]
         relevant: list[tuple[str, t.Component, Recognition]] = []
         for where, part in parts:
             recognition = recognise_code(part.code)
@@ -227,8 +230,7 @@ class _Reader:
         self, observation: t.Observation, item: Item
     ) -> tuple[tuple[PatientIdentifier, ...] | None, tuple[str, ...]]:
         subject = observation.subject
-        report = self._report(item)
-        if subject is None and report is not None:
+        if subject is None and (report := self._report(item)) is not None:
             subject = report.subject
         if subject is not None and (subject.reference or "").startswith(_NOT_PATIENTS):
             return None, ()
@@ -266,7 +268,7 @@ class _Reader:
         item: Item,
         known: tuple[PatientIdentifier, ...],
     ) -> Row:
-        report = self._report(item)
+        report = self._report(item) if self.reports or item.parent is not None else None
         number, sent, value_member = number_in(part)
         unit_sent, unit, conflict = unit_in(part.valueQuantity)
         status, doubts = status_of(observation, part, report)
@@ -274,8 +276,9 @@ class _Reader:
         specimen = decoded_specimen(specimen_item)
         stamp = self._collected(observation, specimen, report)
         doubts += doubts_of_notes(observation, report)
-        low, high = range_in(part, unit)
-        reference = (observation.specimen or t.Reference()).reference or (specimen_item.where if specimen_item else "")
+        low, high = range_in(part, unit) if part.referenceRange else (None, None)
+        reference = observation.specimen.reference if observation.specimen is not None else None
+        reference = reference or (specimen_item.where if specimen_item is not None else "")
         return Row(
             where=where,
             recognition=recognition,
@@ -300,6 +303,8 @@ class _Reader:
         )
 
     def _specimen(self, observation: t.Observation, report: t.DiagnosticReport | None, item: Item) -> Item | None:
+        if observation.specimen is None and report is None:
+            return None
         references = [observation.specimen] if observation.specimen else []
         if not references and report is not None and len(report.specimen) == 1:
             references = list(report.specimen)
@@ -313,11 +318,12 @@ class _Reader:
         self, observation: t.Observation, specimen: t.Specimen | None, report: t.DiagnosticReport | None
     ) -> Stamp:
         """effective[x], else the specimen's collection, else the report's own effective[x]; never issued."""
+        if observation.effectiveDateTime:
+            return stamp_of(observation.effectiveDateTime, self.zone)
         period = observation.effectivePeriod or t.Period()
         collection = (specimen.collection if specimen else None) or t.Collection()
         text = (
-            observation.effectiveDateTime
-            or observation.effectiveInstant
+            observation.effectiveInstant
             or period.start
             or _only_event(observation.effectiveTiming)
             or collection.collectedDateTime

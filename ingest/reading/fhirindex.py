@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -228,9 +229,16 @@ def identifiers_of(found: list[t.Identifier]) -> list[PatientIdentifier]:
         value = (i.value or "").strip()
         if not value or len(value) > 200:
             continue
-        codes = [c.code or "" for c in i.type.coding] if i.type else []
-        out.append(PatientIdentifier(value, authority_of((i.system or "").strip()), codes[0] if codes else ""))
+        codes = [c.code or "" for c in i.type.coding] if i.type is not None else ()
+        system = i.system or ""
+        authority = _authority(system) if len(system) <= 200 else authority_of(system.strip())
+        out.append(PatientIdentifier(value, authority, codes[0] if codes else ""))
     return out
+
+
+@lru_cache(maxsize=1024)
+def _authority(system: str) -> str:
+    return authority_of(system.strip())
 
 
 def subject_of(

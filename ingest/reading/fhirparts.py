@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from ingest.reading import fhirtypes as t
 from ingest.reading.codes import Coding, Recognition, recognise, specimen_of
@@ -187,7 +188,9 @@ def _condition(specimen: t.Specimen) -> str:
     ).upper()
 
 
-def _notes(observation: t.Observation, report: t.DiagnosticReport | None, specimen: t.Specimen | None) -> list[str]:
+def _notes(observation: t.Observation, report: t.DiagnosticReport | None, specimen: t.Specimen | None) -> Sequence[str]:
+    if report is None and specimen is None and not (observation.note or observation.comment or observation.comments):
+        return ()
     found = [note.text for note in (*observation.note, *(specimen.note if specimen else ()))]
     found += [observation.comment, observation.comments, report.conclusion if report else None]
     return [text for text in found if text]
@@ -225,7 +228,13 @@ def key_of(observation: t.Observation, item: Item, code: str, where: str) -> str
     return f"content:{hashlib.blake2b(item.raw, digest_size=16).hexdigest()}{tail}"
 
 
+_NO_ORDER: Final = OrderReference()
+
+
 def order_in(observation: t.Observation, report: t.DiagnosticReport | None, index: Index, item: Item) -> OrderReference:
+    alone = report is None and not observation.basedOn and observation.encounter is None
+    if alone and not [1 for identifier in observation.identifier if identifier.type is not None]:
+        return _NO_ORDER
     found = {"PLAC": "", "FILL": ""}
     for identifier in (*observation.identifier, *(report.identifier if report else ())):
         for coding in identifier.type.coding if identifier.type else ():

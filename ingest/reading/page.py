@@ -151,7 +151,7 @@ def _units() -> Iterator[str]:
     yield "`g/L` is grams. `10e9/L` is 10^9, never computed. A caret that was not escaped is joined again.\n"
     yield "| per mm3 | spellings |\n|---|---|"
     by_unit: dict[units.Unit, list[str]] = defaultdict(list)
-    for spelling, unit in {**units.EXACT, **units.BRACED, **units.FOLDED}.items():
+    for spelling, unit in {**units.EXACT, **units.BRACED, **units.spellings()}.items():
         by_unit[unit].append(f"`{spelling}`")
     for unit, found in sorted(by_unit.items(), key=lambda item: (item[0].kind, -item[0].factor)):
         meaning = f"x {unit.factor:f}" if unit.kind == "count" else unit.kind

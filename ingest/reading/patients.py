@@ -55,17 +55,21 @@ def _rank(identifier: PatientIdentifier) -> int:
 
 def order_identifiers(found: list[PatientIdentifier]) -> tuple[PatientIdentifier, ...]:
     """Without repeats and without what is no patient; the establishment's first, then the INS (clinical.md 4.4)."""
-    usable = [i for i in dict.fromkeys(found) if i.value and i.type.upper() not in _NOT_A_PATIENT]
-    return tuple(sorted(usable, key=_rank))
+    several = dict.fromkeys(found) if len(found) > 1 else found
+    usable = [i for i in several if i.value and i.type.upper() not in _NOT_A_PATIENT]
+    return tuple(sorted(usable, key=_rank) if len(usable) > 1 else usable)
 
 
 def is_ins_by_oid_alone(identifiers: tuple[PatientIdentifier, ...]) -> bool:
     """Nothing but the OID of the INS, which the billing number of an insured person shares (standards.md, finding 5)."""
-    return bool(identifiers) and all(i.authority.startswith(INS) and not i.type for i in identifiers)
+    for i in identifiers:
+        if i.type or not i.authority.startswith(INS):
+            return False
+    return bool(identifiers)
 
 
 def is_test_identity(identifiers: tuple[PatientIdentifier, ...]) -> bool:
-    return any(i.authority in _TEST_INS for i in identifiers)
+    return not _TEST_INS.isdisjoint([i.authority for i in identifiers])
 
 
 @lru_cache(maxsize=512)

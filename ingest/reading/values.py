@@ -117,6 +117,8 @@ def _number(raw: str, comparator: Comparator | None, unit: str) -> Number | Refu
 
 def number_of_json(token: str) -> Number | Refusal:
     """A JSON number token, exactly as it stands in the document; exponents are bounded (``1e99999999`` is refused)."""
+    if is_plain(token):
+        return Number(Decimal(token), _STEPS[len(token.partition(".")[2])])
     if not _JSON.match(token):
         if token[:1] in '"tfn[{':
             return Refusal("value-not-a-number", "not a JSON number")

@@ -4,7 +4,10 @@ from decimal import Decimal
 
 import pytest
 
-from ingest.reading.units import unit_of, unit_of_components
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.reading.units import spellings, unit_of, unit_of_components
 
 THOUSAND = (
     "10*3/uL 10*9/L 10^9/L 10E9/L 10e9/L x10E9/L x10*9/L x10E3/uL 10^3/µL 10^3/μL 10⁹/L ×10⁹/L 10³/mm³ 10\\S\\9/L "
@@ -58,3 +61,21 @@ def test_triplets_that_agree_and_that_do_not() -> None:
     assert unit_of_components(("/uL", "", "UCUM", "10*9/L"))[1:] == (None, True)
     assert unit_of_components(("GL", "G/L", "L"))[1] == ("count", Decimal(1000))
     assert unit_of_components(("GL", "G/L", "UCUM"))[1] is None
+
+
+TABLE = spellings()
+EVERY = sorted(TABLE)
+
+
+def test_every_spelling_of_the_table_is_found_by_its_parts() -> None:
+    assert len(EVERY) > 29_000
+    assert [text for text in EVERY if unit_of.__wrapped__(text) != TABLE[text]] == []
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.sampled_from(EVERY), st.integers(0, 30), st.integers(0, 2), st.sampled_from(["", *"1039kgxle/*^.-#()+"]))
+def test_a_spelling_with_another_letter_is_found_only_where_the_table_has_it(
+    text: str, at: int, less: int, more: str
+) -> None:
+    changed = text[:at] + more + text[at + less :]
+    assert unit_of(changed) == TABLE.get(changed)

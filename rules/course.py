@@ -165,11 +165,10 @@ def open_chart(
     course: TreatmentCourse,
     history: Sequence[LabResult],
     as_of: date,
-    judged: LabResult | None = None,
 ) -> Chart:
-    """The chart as of a day; with ``judged``, counts of that very day are left to the caller (A-23)."""
-    record = with_first_day(read_record(history, as_of, judged), course, history, judged)
-    return chart_of(protocol, course, record, as_of, before_only=judged is not None)
+    """The chart as of a day, with the counts of that day."""
+    record = with_first_day(read_record(history, as_of), course, history)
+    return chart_of(protocol, course, record, as_of, before_only=False)
 
 
 def chart_of(

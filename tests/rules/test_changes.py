@@ -240,6 +240,33 @@ def test_a_restart_after_a_stop_pauses_from_the_last_dose_that_is_known() -> Non
     assert changed.interruptions[-1] == Interruption(at(ago(14), 9), at(ago(2)))
 
 
+def test_a_restart_does_not_swallow_an_interruption_that_is_on_record() -> None:
+    """As an import may leave it: an open interruption, and a closed one that began with it or later."""
+    for began in (10, 6):
+        twice = replace(COURSE, interruptions=(pause(ago(10)), pause(ago(began), ago(4))))
+        with pytest.raises(CourseError) as refused:
+            change(twice, Restarted(at(ago(2))), today=TODAY)
+        assert refused.value.code == "overlap"
+        until = change(twice, Restarted(at(ago(6))), today=TODAY) if began == 6 else None
+        assert until is None or pause(ago(10), ago(6)) in until.interruptions
+
+
+@pytest.mark.parametrize(
+    "course",
+    [
+        replace(COURSE, transfer=Transfer(ago(5), "Dr B", accepted=False)),
+        replace(
+            COURSE, transfer=Transfer(ago(9), "Dr B", accepted=True), state=CourseState.TRANSFERRED, state_on=ago(5)
+        ),
+    ],
+)
+def test_who_comes_back_comes_after_having_left(course: TreatmentCourse) -> None:
+    with pytest.raises(CourseError) as refused:
+        change(course, Resumed(ago(6)), today=TODAY)
+    assert refused.value.code == "before-leaving"
+    assert change(course, Resumed(ago(5)), today=TODAY).state is CourseState.ACTIVE
+
+
 @pytest.mark.parametrize("course", [BANNED, LEGACY])
 def test_a_restart_after_a_stop_for_the_count_is_recorded_as_what_it_is(course: TreatmentCourse) -> None:
     assert change(course, Restarted(at(TODAY)), today=TODAY).reexposed_on == TODAY

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from rules import ProtocolError, assess, check_together, due, find_protocol
-from rules.cases import CaseError, read_cases
+from rules.cases import Case, CaseError, read_cases
+from rules.counts import Count
 from rules.faults import course_faults
 from rules.model import (
     AbsoluteNeutrophilCount,
@@ -33,9 +34,11 @@ from rules.model import (
 )
 from rules.protocol import band_of
 from rules.protocol_file import parse
+from rules.record import worse
 from rules.shadow import compare
 
 ANSM, EU = find_protocol("ansm"), find_protocol("EU-SMPC-PRE2025")
+FDA = find_protocol("FDA-2015-LABEL")
 TEXT = resources.files("rules").joinpath("protocols/ansm-2025-09.toml").read_text(encoding="utf-8")
 START, DAY = date(2026, 1, 5), date(2026, 8, 3)
 COURSE = TreatmentCourse(start=START, prior_neutropenia=PriorNeutropenia.NONE)
@@ -543,3 +546,99 @@ def test_a_count_of_the_day_of_the_last_dose_is_none_before_the_restart(before: 
     course = replace(COURSE, interruptions=(gap(last, again),))
     found = due(ANSM, course, (count(last - before * SOON, 3000),), DAY)
     assert (found.recheck_by == again) is asked
+
+
+def test_an_exponent_beyond_any_count_is_refused_and_the_last_before_it_is_not() -> None:
+    def read(value: str) -> Case | CaseError:
+        observation = f'{{"date": "2026-03-03", "anc_per_mm3": {value}}}'
+        row = f'{{"id": "a", "protocol": "ANSM-2025", "treatment_start": "2026-01-05", "observation": {observation}}}'
+        (found,) = read_cases(f"[{row}]")
+        return found
+
+    for value in ("1E9", "1E-9"):
+        assert not isinstance(read(value), CaseError), value
+    for value in ("1E10", "1E-10"):
+        assert isinstance(read(value), CaseError), value
+    (empty,) = read_cases('[{"id": "a", "protocol": "", "observation": {"date": "2026-03-03"}}]')
+    assert str(empty) == "case a: protocol: must be a text"
+
+
+# What makes a ban permanent -----------------------------------------------------------------------------------------
+
+
+def test_only_an_absolute_count_bans_for_ever_and_what_is_open_is_said() -> None:
+    derived = AbsoluteNeutrophilCount(per_mm3=Decimal(840), derived=True, lower_bound=Decimal(800))
+    sure, computed = judge(count(DAY, 840)), judge(replace(count(DAY, 840), anc=derived))
+    assert (sure.no_reexposure, "ban-unconfirmed" in sure.remarks) == (True, False)
+    assert (computed.no_reexposure, "ban-unconfirmed" in computed.remarks) == (False, True)
+
+
+def test_a_stop_of_an_earlier_course_bans_the_next_from_its_day_on() -> None:
+    planned = replace(COURSE, start=DAY + 7 * SOON, stop=CompleteStop(DAY, StopReason.ANC_BELOW_1000))
+    assert judge(count(DAY, 3000), course=planned).no_reexposure
+    assert not judge(count(DAY - SOON, 3000), course=planned, on=DAY - SOON).no_reexposure
+
+
+# Two counts of a day ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("absolute", "agrees"), [(949, False), (950, True), (1100, True), (1101, False)])
+def test_an_absolute_count_wins_over_a_derived_one_within_its_rounding(absolute: int, agrees: bool) -> None:
+    """Both ends belong to it; outside them the lower of the two is judged (A-23)."""
+    derived = Count(DAY, Decimal(950), False, False, Decimal(1100))
+    other = Count(DAY, Decimal(absolute), False, True, Decimal(absolute))
+    found = worse(derived, other)
+    assert found == worse(other, derived)
+    assert (found is other) is (agrees or absolute < 950)
+
+
+def test_no_threshold_lies_at_zero() -> None:
+    unit = Decimal(100)
+    low = AbsoluteNeutrophilCount(per_mm3=Decimal(50), reporting_unit=unit)
+    near = AbsoluteNeutrophilCount(per_mm3=Decimal(450), reporting_unit=unit)
+    assert "precision" not in judge(replace(count(DAY, 50), anc=low)).remarks
+    assert "precision" in judge(replace(count(DAY, 450), anc=near)).remarks
+
+
+# More of the files --------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_of_one_level_are_no_fault_and_a_moment_is_no_day() -> None:
+    red = TEXT.replace('alert = "critical"', 'alert = "red"')
+    assert red != TEXT
+    assert parse(red).id
+    with pytest.raises(ProtocolError, match="effective_from must be date"):
+        parse(TEXT.replace("effective_from = 2025-09-08", "effective_from = 2025-09-08T00:00:00"))
+
+
+def test_only_the_american_label_has_an_aftermath() -> None:
+    assert [find_protocol(name).aftermath for name in ("ansm", "FDA-2015-LABEL", "EU-SMPC-PRE2025")] == [
+        False,
+        True,
+        False,
+    ]
+
+
+# The short way of a comparison ends at the first of whatever happened -------------------------------------------------
+
+
+def test_a_comparison_looks_closely_from_the_first_event_on() -> None:
+    """Not from the last: the gap of 2026 opens a window for both, long before the signs of infection of 2028."""
+    course = TreatmentCourse(
+        start=date(2024, 1, 1), prior_neutropenia=PriorNeutropenia.MILD,
+        interruptions=(gap(date(2026, 3, 2), date(2026, 4, 13)),), infection_signs_on=date(2028, 1, 3),
+    )  # fmt: skip
+    rows = [count(date(2026, 4, 13) + timedelta(days=7 * week), 3000, wbc=6000) for week in range(30)]
+    found = compare(ANSM, FDA, course, rows)
+    apart = [
+        row
+        for number, row in enumerate(rows)
+        if len({judge(row, *rows[:number], course=course, on=day_of(row), protocol=p).next_due for p in (ANSM, FDA)})
+        > 1
+    ]
+    assert found.intervals == len(apart)
+
+
+def day_of(result: LabResult) -> date:
+    assert result.collected_at is not None
+    return result.collected_at.date()

@@ -387,6 +387,10 @@ _ALERT: dict[str, tuple[str, str]] = {
     ),
     "clinic.reason.dispensed-after-stop": ("Clozapine dispensée après un arrêt", "Clozapine dispensed after a stop"),
     "clinic.reason.unit-missing": ("Unité absente", "No unit"),
+    "clinic.reason.sender-unproven": (
+        "Traitement annoncé sous le nom local d’un autre expéditeur non authentifié",
+        "Treatment told under the local name of another sender that proved nothing",
+    ),
     "clinic.reason.body-unopenable": (
         "Message reçu, illisible dans la base (clé ou contenu altéré) : le redemander au laboratoire",
         "Message received, unreadable in the database (key or content altered): ask the laboratory for it again",

@@ -30,6 +30,10 @@ _CODES: dict[str, tuple[str, str]] = {
         "reported count withdrawn, derived one shown",
     ),
     "row-without-code": ("une valeur sans code à côté", "a number without a code beside it"),
+    "sender-unproven": (
+        "nom de patient d’un autre expéditeur non authentifié",
+        "a patient's name given by another sender that proved nothing",
+    ),
     "specimen-aggregates": ("agrégats dans le prélèvement", "cells stuck together"),
     "specimen-ambiguous": ("nature du prélèvement incertaine", "which specimen is unclear"),
     "status-conflict": ("statuts contradictoires", "contradictory statuses"),

@@ -9,7 +9,7 @@ from emitters.counts import UCUM_UNIT, giga_per_litre, letter
 from emitters.fhir_terms import BASE, Resource, coding, concept, fhir_id, instant, quoted, reference
 from rules.model import AbsoluteNeutrophilCount, Alert, LabResult, ResultStatus
 
-__all__ = ["observation", "result_key"]
+__all__ = ["count", "observation", "result_key"]
 
 _LOINC: Final = "http://loinc.org"
 _ANC: Final = coding(_LOINC, "26499-4", "Neutrophils [#/volume] in Blood")
@@ -28,6 +28,17 @@ def result_key(alert: Alert, result: LabResult) -> str:
 
 def observation(alert: Alert, result: LabResult, patient: str, device: str) -> Resource:
     """The count as it was judged: ours, normalised, pointing to the laboratory's by its order number."""
+    mark = letter(alert, result.anc) if result.anc is not None else None
+    found = count(result, patient, mark)
+    found["device"] = reference(device)
+    source = _laboratory_order(result)
+    if source is not None:
+        found["derivedFrom"] = [{"type": "Observation", "identifier": source}]
+    return found
+
+
+def count(result: LabResult, patient: str, mark: str | None = None) -> Resource:
+    """``mark``: its interpretation (LL, L, N)."""
     found: Resource = {
         "resourceType": "Observation",
         "status": result.status.value,
@@ -43,17 +54,13 @@ def observation(alert: Alert, result: LabResult, patient: str, device: str) -> R
         reason = "not-performed" if result.status is ResultStatus.CANCELLED else "unknown"
         found["dataAbsentReason"] = concept(coding(_ABSENT, reason))
     else:
-        found |= _measured(alert, result.anc)
+        found |= _measured(result.anc, mark)
     if result.doubts:
         found["note"] = [{"text": f"{result.trust.value}: {', '.join(result.doubts)}"}]
-    found["device"] = reference(device)
-    source = _laboratory_order(result)
-    if source is not None:
-        found["derivedFrom"] = [{"type": "Observation", "identifier": source}]
     return found
 
 
-def _measured(alert: Alert, anc: AbsoluteNeutrophilCount) -> Resource:
+def _measured(anc: AbsoluteNeutrophilCount, mark: str | None) -> Resource:
     quantity: Resource = {
         "value": giga_per_litre(anc.per_mm3),
         "unit": UCUM_UNIT,
@@ -63,7 +70,6 @@ def _measured(alert: Alert, anc: AbsoluteNeutrophilCount) -> Resource:
     if anc.comparator is not None:
         quantity["comparator"] = anc.comparator
     measured: Resource = {"valueQuantity": quantity}
-    mark = letter(alert, anc)
     if mark is not None:
         measured["interpretation"] = [_LETTERS[mark]]
     if anc.derived:

@@ -70,6 +70,7 @@ def preview(
             control_id=item.control_id,
             received_at=now if bytes_instead is not None else from_ms(row["received_at"]),
             raw=raw,
+            peer=item.peer,
         )
         reading = understood(claim, settings.zone, sites)
         patients = Patients()

@@ -239,6 +239,34 @@ def patients_timeline(key: str, config: Config = None, json: Json = False) -> No
     raise typer.Exit(patients_timeline_command(config, key, json, stdout=sys.stdout, stderr=sys.stderr))
 
 
+@patients_app.command("export")
+def patients_export(
+    key: str,
+    config: Config = None,
+    to: Annotated[Path | None, typer.Option("--to", help="A new file for it (mode 0600); else stdout.")] = None,
+    by: Annotated[str, typer.Option(help="Who does it, for the audit; else this account.")] = "",
+) -> None:
+    """Everything held about one person, as one JSON document with a FHIR Bundle in it. KEY: as for show."""
+    from engine.cli_person import patients_export_command
+
+    raise typer.Exit(patients_export_command(config, key, to, by, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@patients_app.command("erase")
+def patients_erase(
+    key: str,
+    config: Config = None,
+    by: Annotated[str, typer.Option("--by", help="Who erases; stays in the audit.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why, without naming the patient; stays in the audit.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Although an alert is open or treatment runs.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Remove everything held about one person; says what stays, here and elsewhere. KEY: as for show."""
+    from engine.cli_person import patients_erase_command
+
+    raise typer.Exit(patients_erase_command(config, key, by, reason, force, yes, stdout=sys.stdout, stderr=sys.stderr))
+
+
 @patients_app.command("unmerge")
 def patients_unmerge(
     key: str,
@@ -391,6 +419,14 @@ def db_backup(file: Path, config: Config = None) -> None:
     from engine.cli_db import db_backup_command
 
     raise typer.Exit(db_backup_command(config, file, stdout=sys.stdout, stderr=sys.stderr))
+
+
+@db_app.command("scrub")
+def db_scrub(config: Config = None, yes: Yes = False) -> None:
+    """Rewrite the database so that nothing removed is left in its files; nothing can be written meanwhile."""
+    from engine.cli_person import db_scrub_command
+
+    raise typer.Exit(db_scrub_command(config, yes, stdout=sys.stdout, stderr=sys.stderr))
 
 
 @db_app.command("verify")

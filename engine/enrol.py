@@ -58,7 +58,8 @@ def enrol(record: PatientRecord, course: TreatmentCourse, work: Work, *, now: da
 
 def _patient(fact: PatientFact, patients: Patients, work: Work, now: datetime, source: str, sender: str) -> None:
     names = tuple(own_name(name, sender) for name in fact.references if name.startswith("Patient/"))
-    record = _record(fact.identifiers or names, patients)
+    # What only this sender's own name says is a person of this sender's, whomever another calls the same.
+    record = _record(fact.identifiers or names, patients, loosely=bool(fact.identifiers))
     if record is None:
         return
     # By what a later resource will call this patient. A name that is somebody else's already stays theirs, and is said.
@@ -136,10 +137,12 @@ def _ben(fact: BenFact, patients: Patients, work: Work, now: datetime, source: s
         record.settle_at = now
 
 
-def _record(identifiers: Iterable[PatientIdentifier], patients: Patients) -> PatientRecord | None:
+def _record(
+    identifiers: Iterable[PatientIdentifier], patients: Patients, *, loosely: bool = True
+) -> PatientRecord | None:
     """The one patient meant, made new if need be; None where it cannot be said who."""
     wanted = usable(identifiers)
-    match patients.find(wanted):
+    match patients.find(wanted, loosely=loosely):
         case Known(record, doubt):
             return record if not doubt else None
         case Ambiguous():

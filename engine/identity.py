@@ -10,10 +10,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rules.model import PatientIdentifier
-from store.port import PatientRecord, Work
+from store.port import ANYBODYS, Claim, PatientRecord, Work
 from store.values import new_uuid
 
-__all__ = ["Ambiguous", "Known", "Patients", "Unknown", "named_by", "own_name", "published", "usable"]
+__all__ = [
+    "UNPROVEN",
+    "Ambiguous",
+    "Known",
+    "Patients",
+    "Unknown",
+    "named_by",
+    "own_key",
+    "own_name",
+    "published",
+    "sender_of",
+    "usable",
+]
 
 # Identifiers that name an account, a visit or an insured person, who need not be the patient (standards.md 2.2, finding 5).
 _NEVER = frozenset({"AN", "VN", "SS", "NH", "NSS", "PAYERID"})
@@ -21,6 +33,8 @@ _NEVER = frozenset({"AN", "VN", "SS", "NH", "NSS", "PAYERID"})
 
 # What one FHIR sender calls a patient on its own base, and on ours.
 _OWN = "urn:neutroflag:fhir:"
+UNPROVEN = "sender-unproven"
+"""The doubt about a match that rests on another anonymous sender's own name for a patient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +58,33 @@ def published(identifiers: Iterable[PatientIdentifier]) -> tuple[PatientIdentifi
     return tuple(item for item in identifiers if not _is_own_name(item))
 
 
+def sender_of(claim: Claim) -> str:
+    """Whose bare references a FHIR message's are: of the sender that its token proved, else of anybody at that address
+    (``@10.0.0.7``; a topic, a folder). "" for a format that has none."""
+    if claim.format != "fhir":
+        return ""
+    if claim.sender:
+        return claim.sender
+    if claim.channel == "kafka":
+        return f"@{claim.peer.partition('[')[0]}"  # topic[partition]@offset
+    host, _, port = claim.peer.rpartition(":")
+    return f"@{host if host and port.isdecimal() else claim.peer}"
+
+
 def own_name(reference: str, sender: str) -> PatientIdentifier:
-    """``Patient/1`` as this sender means it: another's may be somebody else. Without a proven sender it is anybody's."""
+    """``Patient/1`` as this sender means it: another's may be somebody else."""
     return PatientIdentifier(reference, f"{_OWN}{sender}" if sender else "", "FHIR")
+
+
+def own_key(key: str, sender: str) -> str:
+    """``Observation/1|...`` as this sender means it; a key that begins with a system or an address is everybody's.
+
+    >>> own_key("Observation/1|ANC:751-8", "lab1")
+    'lab1#Observation/1|ANC:751-8'
+    >>> own_key("urn:oid:1.2.9|r-1|ANC:751-8", "lab1")
+    'urn:oid:1.2.9|r-1|ANC:751-8'
+    """
+    return key if not sender or ":" in key.partition("|")[0] else f"{sender}#{key}"
 
 
 def named_by(sender: str, identifiers: Iterable[PatientIdentifier]) -> tuple[PatientIdentifier, ...]:
@@ -59,6 +97,10 @@ def named_by(sender: str, identifiers: Iterable[PatientIdentifier]) -> tuple[Pat
 
 def _is_own_name(item: PatientIdentifier) -> bool:
     return item.value.startswith("Patient/") and (not item.authority or item.authority.startswith(_OWN))
+
+
+def _anybodys(item: PatientIdentifier) -> bool:
+    return not item.authority or item.authority.startswith(ANYBODYS)
 
 
 def usable(identifiers: Iterable[PatientIdentifier]) -> tuple[PatientIdentifier, ...]:
@@ -84,23 +126,27 @@ class Patients:
         self._exact[item.value, item.authority] = number
         self._by_value.setdefault(item.value, set()).add(number)
 
-    def find(self, identifiers: Iterable[PatientIdentifier]) -> Known | Unknown | Ambiguous:
+    def find(self, identifiers: Iterable[PatientIdentifier], *, loosely: bool = True) -> Known | Unknown | Ambiguous:
+        """``loosely``: also by value alone where one side's authority is missing or unproven; then there is a doubt."""
         wanted = usable(identifiers)
         exact = {number for item in wanted if (number := self._exact.get((item.value, item.authority))) is not None}
         if len(exact) == 1:
             return Known(self.by_id[exact.pop()])
         if exact:
             return Ambiguous(tuple(self.by_id[number] for number in sorted(exact)))
+        if not loosely:
+            return Unknown()
         loose = {number for item in wanted for number in self._loosely(item)}
         enrolled = [self.by_id[number] for number in sorted(loose) if self.by_id[number].enrolled]
         if len(enrolled) == 1:
-            return Known(enrolled[0], doubt="authority-missing")
+            own = any(_is_own_name(item) for item in wanted if enrolled[0].id in set(self._loosely(item)))
+            return Known(enrolled[0], doubt=UNPROVEN if own else "authority-missing")
         return Ambiguous(tuple(enrolled)) if enrolled else Unknown()
 
     def _loosely(self, item: PatientIdentifier) -> Iterable[str]:
         for number in self._by_value.get(item.value, ()):
             filed = self.by_id[number].identifiers
-            if not item.authority or any(other.value == item.value and not other.authority for other in filed):
+            if _anybodys(item) or any(other.value == item.value and _anybodys(other) for other in filed):
                 yield number
 
     def new(self, identifiers: Iterable[PatientIdentifier]) -> PatientRecord:

@@ -19,12 +19,12 @@ import msgspec
 
 from engine.dispensing import after_stop
 from engine.enrol import apply
-from engine.identity import Ambiguous, Known, Patients, Unknown, usable
+from engine.identity import UNPROVEN, Ambiguous, Known, Patients, Unknown, sender_of, usable
 from engine.merge import MERGED, merge
 from engine.present import Present, Turn
 from engine.versions import Change, Effect, compare
 from ingest.envelope import assigned_id
-from ingest.reading import Confirmation, LedgerEntry, Problem, Reading
+from ingest.reading import BenFact, Confirmation, LedgerEntry, PatientFact, Problem, Reading, TreatmentFact
 from rules.model import LabResult, PatientIdentifier, ResultStatus, Trust
 from store.port import Claim, Disposition, MessageDone, PatientRecord, ResultRecord, Work
 from store.values import new_id
@@ -59,6 +59,8 @@ class Judge:
         for fact in reading.register:
             if reading.production and after_stop(fact, patients, self.present.notifier, turn, self.zone):
                 continue
+            if reading.production and not isinstance(fact, PatientFact):
+                self._unproven(fact, patients, turn)
             entry = _ENTRY.search(fact.where)
             assigned = f"Patient/{assigned_id(claim.message_id, int(entry[1]) if entry else None)}"
             apply(
@@ -68,7 +70,7 @@ class Judge:
                 now=now,
                 source=f"{claim.channel} {turn.source}".strip(),
                 assigned=assigned,
-                sender=claim.sender if claim.format == "fhir" else "",
+                sender=sender_of(claim),
             )
         merged = [one for one in reading.merges if merge(one, patients, self.present, turn)]
         if reading.production:
@@ -98,6 +100,13 @@ class Judge:
                 ledger=_ledger(reading.ledger, dict(ends)),
             )
         )
+
+    def _unproven(self, fact: TreatmentFact | BenFact, patients: Patients, turn: Turn) -> None:
+        """A treatment of whom another anonymous sender calls so is nobody's to apply, and must not be lost in silence."""
+        found = patients.find(usable(fact.identifiers))
+        if isinstance(found, Known) and found.doubt == UNPROVEN:
+            turn.work.patients[found.record.id] = found.record
+            self.present.review(found.record, UNPROVEN, fact.where, turn)
 
     def _result(self, result: LabResult, reading: Reading, patients: Patients, turn: Turn) -> _End:
         if not usable(result.identifiers):

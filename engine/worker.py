@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from msgspec import structs
 
 from engine.escalation import Escalation
-from engine.identity import Patients, named_by, own_name
+from engine.identity import Patients, named_by, own_key, own_name, sender_of
 from engine.judge import Judge
 from engine.observe import Meters
 from engine.present import Turn
@@ -302,7 +302,7 @@ def understood(claim: Claim, zone: ZoneInfo, sites: Mapping[str, Site]) -> Readi
         from engine.strict import held_to  # its libraries are slow to load, and few senders are strict
 
         reading = held_to(reading, claim.raw)
-    if sender := _proven(claim):
+    if sender := sender_of(claim):
         reading = _named(reading, sender)
     if claim.raw or reading.problems:
         return reading
@@ -310,18 +310,22 @@ def understood(claim: Claim, zone: ZoneInfo, sites: Mapping[str, Site]) -> Readi
 
 
 def _named(reading: Reading, sender: str) -> Reading:
-    """Bare references to patients, as this sender means them."""
+    """Bare references to patients, and bare names of results, as this sender means them."""
 
     def all_of(items: Iterable[Any]) -> tuple[Any, ...]:
         return tuple(dataclasses.replace(one, identifiers=named_by(sender, one.identifiers)) for one in items)
 
+    def keyed(items: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(dataclasses.replace(one, key=own_key(one.key, sender)) for one in all_of(items))
+
     return structs.replace(
         reading,
         identifiers=named_by(sender, reading.identifiers),
-        results=all_of(reading.results),
+        results=keyed(reading.results),
         problems=all_of(reading.problems),
-        confirmations=all_of(reading.confirmations),
+        confirmations=keyed(reading.confirmations),
         register=all_of(reading.register),
+        pending=tuple(named_by(sender, known) for known in reading.pending),
     )
 
 
@@ -339,11 +343,7 @@ def identifiers_in(reading: Reading, claim: Claim) -> Iterable[PatientIdentifier
     for fact in reading.register:
         yield from fact.identifiers
         if isinstance(fact, PatientFact):
-            yield from (own_name(name, _proven(claim)) for name in fact.references)
-
-
-def _proven(claim: Claim) -> str:
-    return claim.sender if claim.format == "fhir" else ""
+            yield from (own_name(name, sender_of(claim)) for name in fact.references)
 
 
 def _spoken_of(pairs: Sequence[tuple[Claim, Reading]], records: Sequence[PatientRecord]) -> dict[int, set[str]]:

@@ -51,6 +51,7 @@ _claim = Prepared(
         message.c.sender,
         message.c.control_id,
         message.c.received_at,
+        message.c.peer,
         body.c.key_id,
         body.c.raw,
     )
@@ -175,7 +176,7 @@ def claims(connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Claim]
     """Rows as ``_claim`` gives them (leases select the same columns), their bodies opened."""
     ring = seal.of(connection)
     found = []
-    for number, form, channel, sender, control_id, received, key_id, stored in rows:
+    for number, form, channel, sender, control_id, received, peer, key_id, stored in rows:
         raw, unopened = ring.look(stored, key_id, number)
         found.append(
             Claim(
@@ -186,6 +187,7 @@ def claims(connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Claim]
                 control_id=control_id,
                 received_at=from_ms(received),
                 raw=raw,
+                peer=peer,
                 unopened=unopened,
             )
         )

@@ -40,6 +40,7 @@ _free = Prepared(
         message.c.sender,
         message.c.control_id,
         message.c.received_at,
+        message.c.peer,
         body.c.key_id,
         body.c.raw,
     )

@@ -16,6 +16,7 @@ from datetime import datetime
 from rules.model import Alert, Assessment, LabResult, PatientIdentifier, Person, TreatmentCourse
 
 __all__ = [
+    "ANYBODYS",
     "CLOCK",
     "Accepted",
     "AlertRecord",
@@ -43,6 +44,9 @@ __all__ = [
     "Worklist",
 ]
 
+
+ANYBODYS = "urn:neutroflag:fhir:@"
+"""What the authority of a FHIR sender's own name for a patient begins with, when nothing proves who the sender is."""
 
 CLOCK = "clock"
 """``result_key`` of an alert that no count has raised: the clock did."""
@@ -116,6 +120,7 @@ class Claim:
     control_id: str
     received_at: datetime
     raw: bytes
+    peer: str = ""
     unopened: str = ""
     """Why ``raw`` is not what came (``body-unopenable``, ``body-missing``): nothing may be read out of it."""
 

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from store import inbox, seal, trail
 from store.tables import alert, assessment, audit, body, delivery, finding, message, patient, result
 
-__all__ = ["Kind", "Swept", "sweep", "unenrolled"]
+__all__ = ["Kind", "Swept", "open_alert", "remove_bodies", "sweep", "unenrolled"]
 
 
 class Kind(enum.StrEnum):
@@ -58,7 +58,7 @@ class Swept(NamedTuple):
 
 # A person has dealt with it, or the laboratory took it back. Whatever else an alert may be counts as open.
 _ENDED = ("answered", "withdrawn", "closed")
-_open_alert = alert.c.state.not_in(_ENDED)
+open_alert = alert.c.state.not_in(_ENDED)
 _DISPOSITION = {
     Kind.NOT_RELEVANT_BODIES: "not_relevant",
     Kind.JUDGED_BODIES: "judged",
@@ -98,7 +98,7 @@ def _messages(connection: Connection, kind: Kind, after: int, before_ms: int, li
             connection.execute(delete(message).where(message.c.id.in_(going)))
             inbox.count(connection, [("purged", _DISPOSITION[kind], len(going))])
     elif going:
-        _remove_bodies(connection, going)
+        remove_bodies(connection, going)
     return _swept(rows, old, len(going), limit)
 
 
@@ -143,14 +143,14 @@ def _of_watched_patients(ids: Sequence[int]) -> Select[Any]:
 
 def _watched(table: Table | Subquery) -> ColumnElement[bool]:
     return or_(
-        exists().where(and_(alert.c.patient_id == table.c.patient_id, _open_alert)),
+        exists().where(and_(alert.c.patient_id == table.c.patient_id, open_alert)),
         exists().where(and_(finding.c.patient_id == table.c.patient_id, finding.c.ended_at.is_(None))),
     )
 
 
 def _asked_about(connection: Connection) -> set[str]:
     """Sender and message of the counts that a person is still asked to look up (engine.present names them so)."""
-    keys = connection.scalars(select(alert.c.result_key).where(alert.c.family == "ANC-REVIEW", _open_alert))
+    keys = connection.scalars(select(alert.c.result_key).where(alert.c.family == "ANC-REVIEW", open_alert))
     return {key.rsplit("|", 2)[0] for key in keys}
 
 
@@ -165,14 +165,14 @@ def _names(connection: Connection, number: int) -> set[str]:
     return {f"{row.sender}|{number}", f"{row.sender}|{content}"}
 
 
-def _remove_bodies(connection: Connection, numbers: Sequence[int]) -> None:
+def remove_bodies(connection: Connection, numbers: Sequence[int]) -> None:
     if numbers:
         connection.execute(delete(body).where(body.c.message_id.in_(numbers)))
         connection.execute(update(message).where(message.c.id.in_(numbers)).values(kept=False))
 
 
 def _outbox(kind: Kind) -> Select[Any]:
-    alerts_open = exists().where(and_(alert.c.id == delivery.c.alert_id, _open_alert))
+    alerts_open = exists().where(and_(alert.c.id == delivery.c.alert_id, open_alert))
     asked = exists().where(and_(finding.c.alert_id == delivery.c.alert_id, finding.c.ended_at.is_(None)))
     query = select(delivery.c.id, delivery.c.ended_at, (~alerts_open & ~asked).label("free"))
     if kind is Kind.DELIVERED:
@@ -225,7 +225,7 @@ def unenrolled(connection: Connection, before_ms: int, limit: int) -> int:
         theirs = connection.scalars(select(result.c.message_id).where(result.c.patient_id.in_(people)).distinct()).all()
         connection.execute(delete(patient).where(patient.c.id.in_(people)))
         alone = connection.scalars(select(message.c.id).where(message.c.id.in_(theirs), ~in_use)).all()
-        _remove_bodies(connection, alone)
+        remove_bodies(connection, alone)
     # What only said again what was known of them has no result of its own.
     bodies = connection.scalars(
         select(message.c.id)
@@ -238,5 +238,5 @@ def unenrolled(connection: Connection, before_ms: int, limit: int) -> int:
         .order_by(message.c.received_at)
         .limit(limit)
     ).all()
-    _remove_bodies(connection, bodies)
+    remove_bodies(connection, bodies)
     return len(people) + len(bodies)

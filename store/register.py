@@ -13,7 +13,7 @@ from rules.model import AlertFamily, PatientIdentifier, Trust
 from rules.silence import AT_ONCE, look_on
 from store import answers, steps, trail
 from store.inbox_server import hold
-from store.port import CLOCK, AlertRecord, PatientRecord, ResultRecord, Work
+from store.port import ANYBODYS, CLOCK, AlertRecord, PatientRecord, ResultRecord, Work
 from store.statement import Prepared
 from store.tables import alert, assessment, delivery, identifier, patient, result
 from store.values import (
@@ -153,9 +153,13 @@ def by_identifier(connection: Connection, identifiers: Iterable[PatientIdentifie
         wanted.setdefault(item.value, set()).add(item.authority)
     found: set[str] = set()
     for value, authority, patient_id in _owners(connection, list(wanted)):
-        if authority in wanted[value] or not authority or "" in wanted[value]:
+        if authority in wanted[value] or _anybodys(authority) or any(map(_anybodys, wanted[value])):
             found.add(patient_id)
     return by_id(connection, sorted(found))
+
+
+def _anybodys(authority: str) -> bool:
+    return not authority or authority.startswith(ANYBODYS)
 
 
 def _owners(connection: Connection, values: list[str]) -> Sequence[Any]:

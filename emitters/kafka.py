@@ -35,7 +35,7 @@ from emitters.fhir_terms import FhirProfile
 from emitters.sink import Answer, Delivered, Refused, TryAgain
 from rules.model import Alert
 
-__all__ = ["SCHEMA", "KafkaDestination", "KafkaSettings"]
+__all__ = ["SCHEMA", "KafkaDestination", "KafkaSettings", "stopped"]
 
 SCHEMA: Final = "neutroflag.alert/1"
 """Header ``schema``; the number goes up when a reader of the old one would misread the new."""
@@ -125,7 +125,7 @@ class KafkaDestination:
                 try:
                     await producer.start()
                 except BaseException:
-                    await _stop(producer)
+                    await stopped(producer)
                     raise
                 self._producer = producer
             return self._producer
@@ -133,10 +133,10 @@ class KafkaDestination:
     async def _drop(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _stop(producer)
+            await stopped(producer)
 
 
-async def _stop(producer: AIOKafkaProducer) -> None:
+async def stopped(producer: AIOKafkaProducer) -> None:
     """As a task of its own: with a broker that is gone the library ends with a cancellation that is not ours."""
     stopping = asyncio.ensure_future(producer.stop())
     await asyncio.wait([stopping], timeout=2)

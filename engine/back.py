@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from importlib.metadata import version
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from emitters.fhir_server import FhirServer, FhirServerSettings
 from emitters.fhir_terms import FhirProfile
@@ -33,6 +33,9 @@ from engine.watch import Watch
 from engine.worker import Worker
 from store import Store
 
+if TYPE_CHECKING:
+    from engine.publisher import Publisher
+
 __all__ = ["Back", "fhir_profile", "fhir_server", "present_of", "v2_profile"]
 
 
@@ -46,6 +49,7 @@ class Back:
         self._meters = meters
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dispatchers: list[Dispatcher] = []
+        self._publishers: list[Publisher] = []
         self._polls: list[AnswerPoll] = []
         names = [CLOCK, *(delivering_to(item.name) for item in settings.destination)]
         self._leader = leader = Leader(store, meters, names, on_led=self._wake_dispatchers)
@@ -59,6 +63,11 @@ class Back:
                     leads=functools.partial(leader.leads, delivering_to(item.name)),
                 )
                 for item in settings.destination
+            ]
+            self._publishers = [
+                _publisher(item, settings, store, meters, functools.partial(leader.leads, delivering_to(item.name)))
+                for item in settings.destination
+                if isinstance(item, KafkaDestination) and item.results
             ]
             for item in settings.destination:
                 if isinstance(item, FhirDestination) and item.answers:
@@ -82,6 +91,7 @@ class Back:
             switch=Switch(store, notifier, meters, on_alerts=self._wake_dispatchers) if self._dispatchers else None,
             escalation=escalation,
             leads=functools.partial(leader.leads, CLOCK),
+            publish_to=tuple(publisher.name for publisher in self._publishers),
         )
 
         self._watch = Watch(
@@ -89,7 +99,7 @@ class Back:
             present,
             meters,
             settings.watch,
-            destinations=self.destinations,
+            destinations=self._notified,
             on_alerts=self._wake_dispatchers,
             escalation=escalation,
             leads=functools.partial(leader.leads, CLOCK),
@@ -101,6 +111,8 @@ class Back:
         self._run("watch", self._watch.run())
         for dispatcher in self._dispatchers:
             self._run(f"dispatcher {dispatcher.name}", dispatcher.run())
+        for publisher in self._publishers:
+            self._run(f"results {publisher.name}", publisher.run())
         for poll in self._polls:
             self._run(f"answers {poll.name}", poll.run())
 
@@ -111,11 +123,17 @@ class Back:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def destinations(self) -> dict[str, str]:
+        """State by name; results that go to a topic beside alerts have a state of their own."""
+        return self._notified() | {f"{item.name}/results": item.state for item in self._publishers}
+
+    def _notified(self) -> dict[str, str]:
         return {item.name: item.state for item in self._dispatchers}
 
     def _wake_dispatchers(self) -> None:
         for dispatcher in self._dispatchers:
             dispatcher.wake()
+        for publisher in self._publishers:
+            publisher.wake()
 
     def _run(self, name: str, work: Any) -> None:
         task = asyncio.create_task(work, name=name)
@@ -207,6 +225,25 @@ def _sink_of(item: Destination, settings: Settings) -> Sink:
             )
         case other:
             assert_never(other)
+
+
+def _publisher(
+    item: KafkaDestination, settings: Settings, store: Store, meters: Meters, leads: Callable[[], bool]
+) -> Publisher:
+    from emitters.kafka_results import ResultsSettings, ResultsTopic
+    from engine.publisher import Publisher
+
+    topic = ResultsTopic(
+        ResultsSettings(
+            bootstrap=item.bootstrap,
+            topic=item.results,
+            # One for each engine's name and destination, whichever host has it now.
+            transactional_id=f"{settings.engine.name}-{item.name}-results",
+            security=security(item),
+            timeout_s=item.timeout_s,
+        )
+    )
+    return Publisher(item.name, store, topic, _policy(item), meters, leads=leads)
 
 
 def v2_profile(item: MllpDestination) -> V2Profile:

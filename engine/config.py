@@ -322,11 +322,19 @@ class KafkaDestination(_Destination, KafkaFace):
     kind: Literal["kafka"]
     bootstrap: str = Field(min_length=1)
     topic: str = Field(default="neutroflag.alerts", min_length=1, max_length=249, pattern=r"^[\w.-]+$")
+    results: str = Field(default="", max_length=249, pattern=r"^[\w.-]*$")
+    """A topic for normalised results of patients on the register (docs/kafka.md); "" = none."""
     owner: str = ""
     """FHIR reference of the default owner of tasks."""
     authorities: dict[str, str] = Field(default_factory=dict)
     """Identifier system by namespace, for authorities that are neither an OID nor a URI."""
     parallel: int = Field(default=16, ge=1, le=256)
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.results == self.topic:
+            raise ValueError("results and alerts are records of two kinds: two topics")
+        return self
 
 
 Destination = Annotated[FhirDestination | MllpDestination | KafkaDestination, Field(discriminator="kind")]

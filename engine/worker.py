@@ -49,6 +49,7 @@ class Worker:
     ``switch``: what remains to be told of the time when this engine only observed. ``retention``: what is
     removed when there is nothing else to do. ``sites``: the profiles of senders, by MSH-3|MSH-4. ``leads``: whether this
     worker, of several, does now what is done once: the present state of patients, the switch, and what is removed.
+    ``publish_to``: destinations that get results as results.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Worker:
         sites: Mapping[str, Site] | None = None,
         escalation: Escalation | None = None,
         leads: Callable[[], bool] = lambda: True,
+        publish_to: tuple[str, ...] = (),
     ) -> None:
         self._store = store
         self._judge = judge
@@ -82,6 +84,7 @@ class Worker:
         notifier = judge.present.notifier
         self._replies = Replies(escalation or Escalation(notifier=notifier, zone=zone))
         self._leads = leads
+        self._publish_to = publish_to
         self._purged_at: datetime | None = None
 
     async def run(self) -> None:
@@ -184,7 +187,7 @@ class Worker:
                 await asyncio.sleep(_WAIT_S)
                 continue
             replied = await self._replied(pairs, patients)
-            work = Work()
+            work = Work(publish_to=self._publish_to)
             for claim, reading in pairs:
                 if claim.message_id in waiting:
                     continue
@@ -281,7 +284,7 @@ class Worker:
                 revision=entry.alert.revision,
             )
         self._on_recorded([item.message_id for item in work.done])
-        if work.deliveries:
+        if work.deliveries or (work.publish_to and (work.results or work.late)):
             self._on_alerts()
 
 

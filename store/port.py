@@ -342,6 +342,8 @@ class Work:
     feeds: list[FeedRecord] = field(default_factory=list)
     marks: dict[str, int] = field(default_factory=dict)
     """How far the clock has got."""
+    publish_to: tuple[str, ...] = ()
+    """Destinations that get the results of this batch as results (store.publications)."""
     at: datetime | None = None
     """The time of the commit, by the clock of who made the work; None: the machine's."""
 

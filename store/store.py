@@ -21,7 +21,21 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from rules.model import PatientIdentifier
-from store import database, faults, feeds, findings, inbox, keyholders, leases, outbox, purge, register, schema, seal
+from store import (
+    database,
+    faults,
+    feeds,
+    findings,
+    inbox,
+    keyholders,
+    leases,
+    outbox,
+    publications,
+    purge,
+    register,
+    schema,
+    seal,
+)
 from store.checkpoint import checkpoint
 from store.port import (
     Accepted,
@@ -322,6 +336,7 @@ def record(work: Work, connection: Connection) -> Stale | None:
     if connection.dialect.name != "sqlite":
         leases.done(connection, [item.message_id for item in work.done])
     register.write(connection, work, at_ms)
+    publications.file(connection, work, at_ms)
     findings.write(connection, work)
     feeds.write(connection, work)
     return None
@@ -340,7 +355,7 @@ def snapshot(connection: Connection) -> Snapshot:
         pending=connection.scalar(select(func.count()).select_from(message).where(message.c.disposition.is_(None)))
         or 0,
         alerts_open={row[0]: row[1] for row in open_alerts},
-        outbox=outbox.backlog(connection),
+        outbox=outbox.backlog(connection) + publications.backlog(connection),
         overdue=findings.overdue_count(connection),
         heard=feeds.last_heard(connection),
     )

@@ -47,6 +47,7 @@ __all__ = [
     "message_ids",
     "metadata",
     "patient",
+    "publication",
     "result",
     "session",
     "step",
@@ -334,6 +335,25 @@ delivery = Table(
         "id",
         sqlite_where=text("state = 'dead'"),
         postgresql_where=text("state = 'dead'"),
+    ),
+)
+
+# Versions of results that a topic is to have (store.publications). ``batch``: numbered, and perhaps there already.
+publication = Table(
+    "publication",
+    metadata,
+    Column("destination", String, primary_key=True),
+    Column("result_id", _Id, ForeignKey("result.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("current", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("batch", String),
+    Index("ix_publication_result_id", "result_id"),
+    Index(
+        "ix_publication_batch",
+        "destination",
+        "batch",
+        sqlite_where=text("batch IS NOT NULL"),
+        postgresql_where=text("batch IS NOT NULL"),
     ),
 )
 

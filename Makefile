@@ -19,7 +19,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-services test-browser pictures check bench evidence pages bundle lock clean
+.PHONY: help demo test test-services test-browser pictures check check-deploy bench evidence pages bundle lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -66,6 +66,14 @@ check: $(VENV)/.dev ## lint, types, layers, protocols
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	$(BIN)/neutroflag rules check
 
+$(VENV)/.deploy: $(VENV)/.dev requirements-deploy.lock
+	$(INSTALL) --require-hashes --only-binary :all: -r requirements-deploy.lock
+	@touch $@
+
+check-deploy: $(VENV)/.deploy ## Helm chart, alert rules, dashboard, balancer, Dockerfile, by the real programs (needs Go and apt)
+	deploy/dev/tools.sh
+	$(BIN)/python -m pytest -q tests/deploy/tools $(ARGS)
+
 bench: $(VENV)/.dev ## what it costs, one table
 	$(BIN)/python -m bench $(ARGS)
 
@@ -88,6 +96,7 @@ lock: ## renew the hash-locked requirement files (needs uv)
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra postgres -o requirements.lock
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev --extra browser -c requirements-dev.lock -o requirements-browser.lock
+	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev --extra deploy -c requirements-dev.lock -o requirements-deploy.lock
 	echo hatchling | uv pip compile $(LOCKFLAGS) -c requirements.lock - -o requirements-build.lock
 
 LOCKFLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The programs that read what is deployed as the real ones do, into a cache folder; prints the folder that belongs on PATH.
+#   helm       built from its Go module (needs Go); takes minutes the first time
+#   promtool   the one of this machine, else out of Debian's package of Prometheus
+#   haproxy    the same
+# Nothing is installed on the machine. The cache is NEUTROFLAG_CACHE, else ~/.cache/neutroflag.
+set -euo pipefail
+helm_version=v3.18.4
+bin=${NEUTROFLAG_CACHE:-$HOME/.cache/neutroflag}/deploy-tools-$helm_version
+mkdir -p "$bin"
+
+build_helm() {
+  [ -x "$bin/helm" ] && return
+  command -v go >/dev/null || { echo "tools: helm needs Go on PATH" >&2; exit 3; }
+  GOBIN="$bin" go install -trimpath "helm.sh/helm/v3/cmd/helm@$helm_version" >&2
+}
+
+# unpacked NAME PROGRAM PACKAGES...: a wrapper in the cache that finds the libraries beside the program.
+unpacked() {
+  local name=$1 program=$2 folder="$bin/$1.files"
+  shift 2
+  [ -x "$bin/$name" ] && return
+  if found=$(command -v "$name"); then ln -s "$found" "$bin/$name"; return; fi
+  command -v apt-get >/dev/null || { echo "tools: no $name on PATH, and no apt-get to fetch it" >&2; exit 3; }
+  mkdir -p "$folder"
+  (cd "$folder" && { apt-get download "$@" || { apt-get update && apt-get download "$@"; }; } && for one in *.deb; do dpkg-deb -x "$one" .; done) >&2
+  printf '#!/bin/sh\nLD_LIBRARY_PATH="$(echo %s/usr/lib/*-linux-gnu)" exec %s "$@"\n' "$folder" "$folder/$program" >"$bin/$name"
+  chmod +x "$bin/$name"
+}
+
+unpacked promtool usr/bin/promtool prometheus
+unpacked haproxy usr/sbin/haproxy haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1
+build_helm
+echo "$bin"

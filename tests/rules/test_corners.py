@@ -24,6 +24,8 @@ from rules.model import (
     CompleteStop,
     Interruption,
     LabResult,
+    Override,
+    OverrideKind,
     Population,
     PriorNeutropenia,
     ResultStatus,
@@ -642,3 +644,19 @@ def test_a_comparison_looks_closely_from_the_first_event_on() -> None:
 def day_of(result: LabResult) -> date:
     assert result.collected_at is not None
     return result.collected_at.date()
+
+
+def test_a_comparison_looks_closely_on_the_day_of_a_stop() -> None:
+    """Every 12 weeks against every 4 on that day, had nothing happened; after a stop both ask for a count a week."""
+    course = TreatmentCourse(
+        start=date(2023, 1, 2), prior_neutropenia=PriorNeutropenia.NONE, stop=CompleteStop(DAY, StopReason.OTHER)
+    )
+    assert compare(ANSM, EU, replace(course, stop=None), [count(DAY, 3000, wbc=6000)]).intervals == 1
+    assert compare(ANSM, EU, course, [count(DAY, 3000, wbc=6000)]).intervals == 0
+
+
+def test_a_ban_that_was_lifted_is_said_from_the_day_of_the_stop_on() -> None:
+    lifted = Override(kind=OverrideKind.LIFT_A15, by="Dr A", on=DAY, reason="haematologist", expires=DAY + 99 * SOON)
+    course = replace(COURSE, stop=CompleteStop(DAY, StopReason.LEGACY_RED), overrides=(lifted,))
+    for on in (DAY, DAY + SOON):
+        assert "former thresholds is lifted" in dict(judge(count(on, 3000), course=course, on=on).explanation)["en"]

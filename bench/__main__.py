@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine, pure, scenes, server, watch
+from bench import machine, outbox, pure, scenes, server, watch
 from bench.scenes import Figures
 from bench.shadow import COUNTS, shadow_s
 
-_PARTS = ("pure", "clock", "rest", "shown", "critical", "through", "postgresql", "demo", "shadow", "console")
+_PARTS = ("pure", "clock", "rest", "shown", "critical", "through", "outbox", "postgresql", "demo", "shadow", "console")
 
 
 class _Bench:
@@ -74,6 +74,24 @@ class _Bench:
             "door to door: in, judged, POSTed, each an alert",
             *_rates([one.rate for one in found["door to door"]], "300/s"),
         )
+
+    def outbox(self) -> None:
+        """What waits goes out: how fast to a destination that costs nothing, and what waiting costs."""
+        count = 10_000 // self.share
+        for what, kind in (("FHIR transactions", "fhir"), ("HL7 v2 over one connection", "mllp")):
+            found = [
+                self.scene(f"delivering {what}, run {number}", lambda kind=kind: outbox.delivering(kind, count))  # type: ignore[misc]
+                for number in range(1, self.runs + 1)
+            ]
+            self.row(f"alerts delivered: {what}", *_rates([one.rate for one in found], "1,000/s"))
+            costs = [one.cpu_ms for one in found if one.cpu_ms is not None]
+            runs = "  ".join(f"{one:.2f}" for one in costs)
+            self.row("    processor time of the engine for each", f"{statistics.median(costs):.2f} ms", "", runs)
+        few, many = 100, 100_000 // self.share
+        self.progress.print(f"memory with {many:,} alerts waiting", style="dim")
+        memory = outbox.waiting_mb(few), outbox.waiting_mb(many)
+        shown = f"{memory[0]:.0f} / {memory[1]:.0f} MB"
+        self.row(f"memory, destination down: {few} / {many:,} alerts waiting", shown, "the same", "1")
 
     def postgresql(self) -> None:
         """The same messages into SQLite and into PostgreSQL, by turns, and what the server does raw."""

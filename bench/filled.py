@@ -37,7 +37,7 @@ from store import database, feeds, inbox, register, schema
 from store.port import AlertRecord, Delivery, FeedRecord, PatientRecord, ResultRecord, Work
 from store.values import message_name, new_id, to_ms
 
-__all__ = ["COUNTS", "Sizes", "fill", "identifier_of"]
+__all__ = ["COUNTS", "Sizes", "fill", "identifier_of", "queue"]
 
 COUNTS = 12
 """Of each patient, 28 days apart."""
@@ -105,6 +105,27 @@ def fill(path: Path, sizes: Sizes, now: datetime) -> None:
         for _, sql in indexes:
             raw.execute(sql)
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def queue(path: Path, alerts: int, destination: str, now: datetime) -> None:
+    """A new database with so many critical alerts, each of another patient, that wait for one destination."""
+    history = _history(now.date(), 0)
+    result, verdict = history.newest[3]
+    engine = database.writer(f"sqlite:///{path}")
+    with engine.connect() as connection, connection.begin():
+        schema.upgrade(connection)
+        for first in range(0, alerts, 2000):
+            work = Work()
+            for number in range(first, min(first + 2000, alerts)):
+                record = PatientRecord(
+                    id=f"{number:032x}", identifiers=[PatientIdentifier(identifier_of(number), _AUTHORITY, "PI")]
+                )
+                behind = ResultRecord(
+                    id=number + 1, patient_id=record.id, message_id=0, key=result.key, version=1, result=result
+                )
+                _alert(record, behind, verdict, now, work, (destination,))
+            register.write(connection, work, to_ms(now))
+    engine.dispose()
 
 
 # Messages
@@ -286,11 +307,18 @@ def _person(number: int, history: _History, sizes: Sizes, now: datetime, work: W
         _alert(record, work.results[-1], present, now, work)
 
 
-def _alert(record: PatientRecord, behind: ResultRecord, verdict: Assessment, now: datetime, work: Work) -> None:
+def _alert(
+    record: PatientRecord,
+    behind: ResultRecord,
+    verdict: Assessment,
+    now: datetime,
+    work: Work,
+    destinations: tuple[str, ...] = ("ehr", "ehr-v2"),
+) -> None:
     draft = alerts_for(verdict, register_id=record.id, language="fr", result=behind.result)
     if draft is None:
         return
-    at = now - timedelta(minutes=len(work.alerts))
+    at = now - timedelta(minutes=len(work.alerts) % 500)
     alert = Alert(
         id=draft.id,
         revision=1,
@@ -310,7 +338,7 @@ def _alert(record: PatientRecord, behind: ResultRecord, verdict: Assessment, now
     work.alerts.append(
         AlertRecord(alert=alert, patient_id=record.id, state=state, result_id=behind.id, result_key=behind.key)
     )
-    for name in ("ehr", "ehr-v2"):
+    for name in destinations:
         control = f"{new_id():020x}"[-20:]
         work.deliveries.append(
             Delivery(id=new_id(), destination=name, control_id=control, alert=alert, patient_id=record.id)

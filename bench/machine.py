@@ -7,6 +7,7 @@ the same sender. ``python -m bench.machine`` is that listener: it prints its por
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import statistics
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +24,7 @@ from typing import cast
 from bench.sender import sent
 from wire import ack, er7, mllp
 
-__all__ = ["Machine", "measured"]
+__all__ = ["Machine", "echo", "measured"]
 
 _BLOCK = 8192
 _BODY = 5700
@@ -79,15 +81,20 @@ def _commits(path: Path, rounds: int) -> float:
         connection.close()
 
 
-def _echo(count: int) -> float:
+@contextlib.contextmanager
+def echo() -> Iterator[int]:
+    """The port of an MLLP listener that answers AA and keeps nothing."""
     command = [sys.executable, "-m", "bench.machine"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
     try:
-        port = int(process.stdout.readline()) if process.stdout is not None else 0
-        report = sent(port, kind="strangers", run="echo", count=count, connections=64)
-        return float(report["rate"])
+        yield int(process.stdout.readline()) if process.stdout is not None else 0
     finally:
         process.communicate("")
+
+
+def _echo(count: int) -> float:
+    with echo() as port:
+        return float(sent(port, kind="strangers", run="echo", count=count, connections=64)["rate"])
 
 
 class _Echo(asyncio.Protocol):

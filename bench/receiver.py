@@ -75,9 +75,13 @@ def _answer(line: bytes, body: bytes) -> bytes:
 
 
 def _patient(target: bytes) -> bytes:
-    system, _, value = unquote(target.partition(b"identifier=")[2].decode()).partition(",")[0].partition("|")
-    patient = {"resourceType": "Patient", "id": value, "identifier": [{"system": system, "value": value}]}
-    return json.dumps({"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": patient}]}).encode()
+    asked = unquote(target.partition(b"identifier=")[2].partition(b"&")[0].decode()).split(",")
+    entries = []
+    for token in asked:
+        system, _, value = token.partition("|")
+        patient = {"resourceType": "Patient", "id": value, "identifier": [{"system": system, "value": value}]}
+        entries.append({"resource": patient})
+    return json.dumps({"resourceType": "Bundle", "type": "searchset", "entry": entries}).encode()
 
 
 async def _serve() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -82,6 +83,10 @@ class Serve:
         """The alerts on the console's list of the day, as its page asks for them."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/console/today/lists", timeout=10) as answer:
             return set(re.findall(r"/console/alerts/([0-9a-f-]{36})", answer.read().decode()))
+
+    def cpu_s(self) -> float:
+        """Processor time that the process and all its children have had so far."""
+        return sum(_cpu_s(pid) for pid in _family(self.process.pid))
 
     def memory_mb(self) -> float:
         """Resident memory of the process and all its children."""
@@ -174,3 +179,8 @@ def _family(pid: int) -> Iterator[int]:
 def _resident_kb(pid: int) -> int:
     found = re.search(r"^VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return int(found[1]) if found else 0
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -28,6 +28,8 @@ class Figures:
     p50_ms: float | None = None
     p99_ms: float | None = None
     judged: float | None = None
+    cpu_ms: float | None = None
+    """Of all the engine's processes, for each of what is counted: on a shared machine it says more than a rate."""
     lost: str = ""
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -22,10 +21,11 @@ from emitters.credentials import CredentialError, Credentials
 from emitters.fhir import device_entry, encode, transaction
 from emitters.fhir_answers import failed, read_json, read_transaction_response
 from emitters.fhir_levels import TYPES, may_choose_ids, missing, proposed, takes_documents_only
-from emitters.fhir_patients import choose, searchable
+from emitters.fhir_patients import searchable
 from emitters.fhir_requests import KINDS, request_identifiers, request_search, told_revision
 from emitters.fhir_tasks import StandingTask, carried_revision, task_identifiers, task_search, whole_groups
 from emitters.fhir_terms import FhirProfile, Level, Resource, query
+from emitters.patient_search import PatientSearch
 from emitters.sink import Answer, Delivered, Refused, TryAgain
 from rules.model import Alert, AlertFamily, AlertKind
 
@@ -34,6 +34,8 @@ __all__ = ["FhirServer", "FhirServerSettings"]
 _FHIR_JSON: Final = "application/fhir+json"
 _BODY_LIMIT: Final = 4 << 20
 _REREADS: Final = 3
+# More than one search asks for: a second patient with the same identifier must come with the first.
+_PATIENTS: Final = 100
 _BODY_HEADERS: Final[Mapping[str, str]] = {"content-type": _FHIR_JSON, "prefer": "return=minimal"}
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
@@ -83,7 +85,9 @@ class FhirServer:
         self._profile: FhirProfile | None = None
         self._greeting = asyncio.Lock()
         self._slots = asyncio.Semaphore(settings.connections)
-        self._patients: OrderedDict[tuple[str, ...], tuple[float, str]] = OrderedDict()
+        self._patients = PatientSearch(
+            self._search_patients, most=settings.patients_cached, keep_s=settings.patient_cache_s
+        )
         self._client: aiohttp.ClientSession | None = None
 
     async def send(self, alert: Alert, delivery_id: str) -> Answer:
@@ -111,6 +115,7 @@ class FhirServer:
             return failure.answer
 
     async def close(self) -> None:
+        await self._patients.close()
         if self._client is not None:
             await self._client.close()
         if self._settings.credentials is not None:
@@ -152,7 +157,7 @@ class FhirServer:
             answer = failed(status, headers, body)
             if status in (404, 410, 422, 400) and patient is not None:
                 # The patient may have been merged or removed since we looked.
-                self._patients.pop(_key(alert), None)
+                self._patients.forget(_key(alert))
             matched = any("ifMatch" in entry["request"] for entry in bundle["entry"])
             if not (matched and status in (409, 412)):
                 return answer
@@ -221,34 +226,28 @@ class FhirServer:
         if alert.family is AlertFamily.REVIEW and not (subject.register_id and subject.identifiers):
             # An identity that could not be read must not find a patient by what little was read of it.
             return None
-        now = asyncio.get_running_loop().time()
-        key = _key(alert)
-        known = self._patients.get(key)
-        if known is not None and now - known[0] < self._settings.patient_cache_s:
-            self._patients.move_to_end(key)
-            return known[1]
         asked = searchable(alert.subject.identifiers, self._settings.patient_systems)
         if not asked:
             raise _Failed(Refused("patient-not-found", "no identifier of the alert has a system to search by"))
-        if self._settings.search_by_post:
-            status, headers, body = await self._request(
-                "POST",
-                f"{self._base}/Patient/_search",
-                query(*asked).encode(),
-                {"content-type": "application/x-www-form-urlencoded"},
-            )
-            bundle = _resource(status, headers, body, "Bundle")
-        else:
-            bundle = await self._read(f"{self._base}/Patient?{query(*asked)}", "Bundle")
         with _reading():
-            found = choose(bundle, asked)
+            found = await self._patients.find(_key(alert), asked)
         if isinstance(found, Refused):
             raise _Failed(found)
-        self._patients[key] = (now, found)
-        self._patients.move_to_end(key)
-        while len(self._patients) > self._settings.patients_cached:
-            self._patients.popitem(last=False)
         return found
+
+    async def _search_patients(self, asked: Sequence[Resource]) -> Resource | Refused:
+        words = f"{query(*asked)}&_count={_PATIENTS}"
+        try:
+            if self._settings.search_by_post:
+                form = {"content-type": "application/x-www-form-urlencoded"}
+                answer = await self._request("POST", f"{self._base}/Patient/_search", words.encode(), form)
+            else:
+                answer = await self._request("GET", f"{self._base}/Patient?{words}")
+            return _resource(*answer, "Bundle")
+        except _Failed as failure:
+            if isinstance(failure.answer, Refused):
+                return failure.answer
+            raise
 
     async def _standing(self, alert: Alert, profile: FhirProfile) -> tuple[list[StandingTask], list[StandingTask]]:
         """What stands of this alert, oldest first: its Tasks, and its other requests. Revision 1 needs no look: what it

@@ -47,8 +47,11 @@ class AnswerPoll:
         meters: Meters,
         *,
         every_s: float,
+        leads: Callable[[], bool] = lambda: True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """``leads``: whether this engine, of several, is the one that reads this server's answers now."""
+        self._leads = leads
         self._store = store
         self._server = server
         self._meters = meters
@@ -66,6 +69,8 @@ class AnswerPoll:
         try:
             while True:
                 await asyncio.sleep(self._every_s)
+                if not self._leads():
+                    continue
                 try:
                     await self.look()
                 except StoreUnavailable as error:

@@ -72,7 +72,9 @@ class Back:
             for item in settings.destination:
                 if isinstance(item, FhirDestination) and item.answers:
                     server = fhir_server(item, settings)
-                    self._polls.append(AnswerPoll(store, server, meters, every_s=item.answers_every_s))
+                    # Whoever delivers there reads there, too.
+                    leads = functools.partial(leader.leads, delivering_to(item.name))
+                    self._polls.append(AnswerPoll(store, server, meters, every_s=item.answers_every_s, leads=leads))
         escalation = escalation_of(settings)
         present = present_of(settings)
         notifier = present.notifier

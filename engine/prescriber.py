@@ -67,6 +67,8 @@ class FhirMemory:
         self.update_create = update_create
         self.held: dict[str, dict[str, Resource]] = {kind: {} for kind in _TYPES}
         self.writes: Counter[str] = Counter()
+        self.searches: Counter[str] = Counter()
+        """By type and first parameter: ``Task?group-identifier``."""
         self.transactions = 0
 
     def all(self, kind: str) -> list[Resource]:
@@ -84,6 +86,7 @@ class FhirMemory:
         asked = parse_qsl(parameters)
         if not any(name in ("identifier", "group-identifier") for name, _ in asked):
             raise Conflict(400, "not-supported")
+        self.searches[f"{kind}?{asked[0][0]}"] += 1
         found = list(self._of(kind).values())
         for name, value in asked:
             if name in ("identifier", "group-identifier"):

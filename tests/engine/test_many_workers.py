@@ -15,9 +15,11 @@ import pytest
 from engine.back import Back
 from engine.config import load
 from engine.observe import Meters
-from store import Envelope, Store
+from rules.model import Alert, AlertFamily, AlertKind, AlertLevel, Subject
+from store import Envelope, Store, register
 from store.check import findings
-from store.values import message_name
+from store.port import AlertRecord, Work
+from store.values import message_name, to_ms
 
 WORKERS, PATIENTS, MESSAGES = 8, 5, 120
 
@@ -128,3 +130,35 @@ def _versions(connection: Any) -> list[tuple[str, int, int, bool, str]]:
         )
         for key, version, number, current, text in rows
     ]
+
+
+async def test_of_several_engines_one_reads_the_answers_of_a_server(
+    eight: Any, inbox: Store, prescriber: Any, eventually: Any
+) -> None:
+    """Each look is a request at somebody else's server; eight engines make as many as one."""
+    await inbox.write(_open_alert)
+    await eight(
+        f'[[destination]]\nname = "ehr"\nkind = "fhir"\nurl = "{prescriber.url}"\nanswers_every_s = 0.05\n'
+        "[watch]\nevery_s = 3600\n"
+    )
+    # The safety net asks for every open alert once an hour: each engine that reads does so with its first look.
+    searches = prescriber.fhir.searches
+    await eventually(lambda: searches["Task?identifier"] > 20)
+    assert searches["Task?group-identifier"] == 1
+
+
+def _open_alert(connection: Any) -> None:
+    now = datetime.now(UTC)
+    alert = Alert(
+        id="a32b4821-51a4-5253-b956-d3b932eed8fc",
+        revision=1,
+        kind=AlertKind.RAISED,
+        family=AlertFamily.STOP,
+        level=AlertLevel.CRITICAL,
+        title="STOP",
+        text="STOP",
+        subject=Subject(register_id="r1"),
+        raised_at=now,
+        updated_at=now,
+    )
+    register.write(connection, Work(alerts=[AlertRecord(alert=alert, patient_id=None)]), to_ms(now))

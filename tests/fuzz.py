@@ -244,7 +244,13 @@ def guided(target: str, seconds: float, seed: int) -> None:
     def mutate(data: bytes, most: int, _: int) -> bytes:
         return mutated(data, draw.choice(seeds), draw)[:most] if draw.random() < 0.7 else atheris.Mutate(data, most)
 
-    options = [f"-max_total_time={int(seconds)}", "-max_len=60000", "-timeout=20", f"-seed={seed}", "-verbosity=1"]
+    options = [
+        f"-max_total_time={int(seconds)}",
+        f"-max_len={4000 if target == 'frames' else 60000}",
+        "-timeout=20",
+        f"-seed={seed}",
+        "-verbosity=1",
+    ]
     options += ["-print_final_stats=1", f"-artifact_prefix={corpus}/", corpus]
     atheris.Setup([sys.argv[0], *options], lambda data: tried(call, data, target), custom_mutator=mutate)
     atheris.Fuzz()

@@ -122,3 +122,21 @@ def test_any_values_in_a_known_shape_go_both_ways(rows: list[tuple[str, str]], v
         message = parse(report(said))
         assert message is not None
         both_ways(message)
+
+
+def test_a_daily_report_with_indented_segments_is_read_every_day() -> None:
+    raw = blood_count(
+        control_id="M1",
+        filler="F1",
+        patient_id="405660",
+        anc_per_mm3=840,
+        collected=datetime(2026, 11, 22, 8, tzinfo=UTC),
+        authority="1.2.3",
+        family="SPECIMEN",
+        given="DOMINIQUE",
+    ).replace(b"\rOBX", b"\r OBX")
+    for _ in range(5):
+        message = parse(raw)
+        assert message is not None
+        both_ways(message)
+        assert sum(group.observations for group in groups_of(message, [])) > 0

@@ -47,8 +47,9 @@ $(VENV)/.browser: $(VENV)/.dev requirements-browser.lock
 	$(INSTALL) --require-hashes --only-binary :all: -r requirements-browser.lock
 	@touch $@
 
-test-browser: $(VENV)/.browser ## the console in a real Chromium: every page and form, keyboard, phone, print, axe-core
+test-browser: $(VENV)/.browser ## the console in a real Chromium: every page and form, keyboard, phone, print, axe-core (needs Node.js)
 	deploy/dev/chromium.sh
+	deploy/dev/oidc/oidc.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser $(ARGS)
 
 test-services: $(VENV)/.dev ## real services: Apache Kafka (needs Java 17 and Maven)

@@ -108,14 +108,20 @@ def receiver() -> Iterator[Receiver]:
 
 @contextlib.contextmanager
 def serve(
-    directory: Path, fhir: Receiver | None = None, *, settings: str = "", url: str = "", role: str = "all"
+    directory: Path,
+    fhir: Receiver | None = None,
+    *,
+    settings: str = "",
+    url: str = "",
+    role: str = "all",
+    http_port: int = 0,
 ) -> Iterator[Serve]:
     """Started on a new SQLite file, or on the database at ``url``; stopped as a supervisor would. ``settings``: more of the
-    file, instead of the bench's own watch and destination."""
+    file, instead of the bench's own watch and destination. ``http_port``: 0 = any that is free."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "neutroflag.toml"
     address = url or f"sqlite:///{directory / 'bench.db'}"
-    text = f'[store]\nurl = "{address}"\n[engine]\nrole = "{role}"\n[mllp]\nport = 0\n[http]\nport = 0\n'
+    text = f'[store]\nurl = "{address}"\n[engine]\nrole = "{role}"\n[mllp]\nport = 0\n[http]\nport = {http_port}\n'
     # The people of the bench have no counts before it: their overdue alerts would be delivered among those measured.
     text += settings or "[watch]\nevery_s = 3600\n"
     if fhir is not None:

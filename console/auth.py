@@ -30,7 +30,23 @@ from console.throttle import Throttle
 from store import accounts
 from store.values import to_ms
 
-__all__ = ["COOKIE", "Answered", "answered", "attached", "checked_form", "name_of", "requires", "routes", "visitor"]
+__all__ = [
+    "COOKIE",
+    "Answered",
+    "Gate",
+    "answered",
+    "attached",
+    "checked_form",
+    "gate_of",
+    "gave_session",
+    "local",
+    "login_answer",
+    "name_of",
+    "opened_session",
+    "requires",
+    "routes",
+    "visitor",
+]
 
 COOKIE = "neutroflag_session"
 IDLE_MS = 30 * 60 * 1000
@@ -76,9 +92,23 @@ class Gate:
         async with self._turns:
             # Whoever asks first waits for it, whether the name is known or not.
             self._nobody = self._nobody or await run_in_threadpool(self._hasher.hash, secrets.token_urlsafe(16))
-            held = account.password_hash if account is not None else self._nobody
+            # An account that a provider vouches for has none here, and takes as long.
+            held = (account.password_hash if account is not None else "") or self._nobody
             matches = await run_in_threadpool(self._matches, held, password)
-        return matches and account is not None and not account.disabled
+        return matches and account is not None and not account.disabled and not account.issuer
+
+    def now_ms(self) -> int:
+        return to_ms(self.site.console.clock())
+
+    @property
+    def takes_passwords(self) -> bool:
+        sign_on = self.site.console.sign_on
+        return sign_on is None or sign_on.local_accounts
+
+    def vouches(self, found: accounts.Session) -> bool:
+        """Whether accounts of this origin may be logged in now: settings may have changed since the log-in."""
+        sign_on = self.site.console.sign_on
+        return self.takes_passwords if not found.issuer else sign_on is not None and sign_on.issuer == found.issuer
 
     def _matches(self, held: str, password: str) -> bool:
         try:
@@ -104,16 +134,16 @@ def name_of(text: str) -> str:
 
 async def visitor(request: Request) -> Visitor:
     """Who looks. Raises Answered: a redirection to the log-in, or the page that says why nobody may."""
-    gate = _gate(request)
+    gate = gate_of(request)
     console = gate.site.console
     token = request.cookies.get(COOKIE, "")
     now = to_ms(console.clock())
     any_account, found = await run_in_threadpool(gate.site.read, _look, token, now)
-    if not any_account:
+    if not any_account and console.sign_on is None:
         if not console.loopback or not _is_local_name(request.headers.get("host", "")):
             raise Answered(_notice(request, 503, "no-accounts"))
         return Visitor(name="", role=Role.ADMIN, csrf=gate.open_csrf, is_open=True)
-    if found is None:
+    if found is None or not gate.vouches(found):
         raise Answered(_to_login(request))
     if now - found.seen_at >= _SEEN_EVERY_MS and not _polls(request):
         token_hash = _hash(token)
@@ -142,22 +172,24 @@ def routes(site: Site) -> APIRouter:
     router = APIRouter()
 
     @router.get("/login")
-    async def login_page(request: Request, next: str = "") -> Response:
-        gate = _gate(request)
-        if not await run_in_threadpool(gate.site.read, accounts.any_account):
+    async def login_page(request: Request, next: str = "", left: str = "") -> Response:
+        gate = gate_of(request)
+        if site.console.sign_on is None and not await run_in_threadpool(gate.site.read, accounts.any_account):
             # Says that the first account is missing, or leads on where none is needed.
             await visitor(request)
             return _to(_HOME)
-        return _login(request, next)
+        return login_answer(request, next, left=bool(left))
 
     @router.post("/login")
     async def login(request: Request) -> Response:
-        gate = _gate(request)
+        gate = gate_of(request)
+        if not gate.takes_passwords:
+            return login_answer(request, "", status=403, problem="no-passwords")
         try:
             form = await _form(request, gate.open_csrf)
         except Answered as refused:
             if refused.status_code == 403:
-                return _login(request, "", status=403, problem="stale")
+                return login_answer(request, "", status=403, problem="stale")
             raise
         return await _log_in(request, gate, form)
 
@@ -166,7 +198,7 @@ def routes(site: Site) -> APIRouter:
         console = site.console
         token_hash, now = _hash(request.cookies.get(COOKIE, "")), to_ms(console.clock())
         await console.write(lambda connection: accounts.end_session(connection, token_hash, at_ms=now))
-        response = _to(_LOGIN)
+        response = _to(f"{_LOGIN}?left=1" if console.sign_on is not None else _LOGIN)
         response.delete_cookie(COOKIE, path=_HOME, secure=console.secure, httponly=True, samesite="strict")
         return response
 
@@ -178,23 +210,40 @@ async def _log_in(request: Request, gate: Gate, form: FormData) -> Response:
     name, password, target = name_of(_text(form, "name")), _text(form, "password"), _text(form, "next")
     peer = request.client.host if request.client else ""
     if wait_s := max(gate.by_name.wait_s(name, time.monotonic()), gate.by_peer.wait_s(peer, time.monotonic())):
-        answer = _login(request, target, status=429, problem="throttled")
+        console.noticed("login_throttled")
+        answer = login_answer(request, target, status=429, problem="throttled")
         answer.headers["Retry-After"] = str(wait_s)
         return answer
     # Counted before the hash is, so that tries sent all at once are counted too.
     gate.by_name.failed(name, time.monotonic())
     gate.by_peer.failed(peer, time.monotonic())
     held = await run_in_threadpool(gate.site.read, accounts.find, name)
-    token, csrf, now = secrets.token_bytes(32).hex(), secrets.token_urlsafe(32), to_ms(console.clock())
     good = len(password) <= _PASSWORD_LENGTH and await gate.verifies(held, password)
+    token = await opened_session(request, gate, lambda _: name) if good else ""
+    if not token:
+        console.noticed("login_refused")
+        return login_answer(request, target, status=401, problem="refused")
+    gate.by_name.succeeded(name)
+    gate.by_peer.forgive(peer)
+    response = _to(local(target))
+    gave_session(response, gate, token)
+    return response
+
+
+async def opened_session(request: Request, gate: Gate, account: Callable[[Connection], str]) -> str:
+    """The token of a new session, in one transaction with ``account``, which gives the account's name.
+
+    "" where that account is gone or disabled.
+    """
+    token, csrf, now = secrets.token_bytes(32).hex(), secrets.token_urlsafe(32), gate.now_ms()
     earlier = request.cookies.get(COOKIE, "")
 
-    def open_session(connection: Connection) -> bool:
+    def opened(connection: Connection) -> bool:
         # A token that the browser brought is never taken over: whoever planted it would be logged in with it.
         accounts.end_session(connection, _hash(earlier), at_ms=now)
         return accounts.add_session(
             connection,
-            name,
+            account(connection),
             token_hash=_hash(token),
             csrf=csrf,
             at_ms=now,
@@ -202,12 +251,12 @@ async def _log_in(request: Request, gate: Gate, form: FormData) -> Response:
             idle_ms=IDLE_MS,
         )
 
-    if not good or not await console.write(open_session):
-        return _login(request, target, status=401, problem="refused")
-    gate.by_name.succeeded(name)
-    response = _to(_local(target))
-    response.set_cookie(COOKIE, token, path=_HOME, secure=console.secure, httponly=True, samesite="strict")
-    return response
+    return token if await gate.site.console.write(opened) else ""
+
+
+def gave_session(response: Response, gate: Gate, token: str) -> None:
+    secure = gate.site.console.secure
+    response.set_cookie(COOKIE, token, path=_HOME, secure=secure, httponly=True, samesite="strict")
 
 
 def _look(connection: Connection, token: str, now_ms: int) -> tuple[bool, accounts.Session | None]:
@@ -244,7 +293,7 @@ def _same_origin(request: Request) -> bool:
     return origin is None or (origin != "null" and urlsplit(origin).netloc == request.headers.get("host", ""))
 
 
-def _local(target: str) -> str:
+def local(target: str) -> str:
     """Only a path of the console, so that a link to our log-in never leads elsewhere."""
     path = target.partition("?")[0]
     inside = path == _HOME or path.startswith(f"{_HOME}/")
@@ -258,26 +307,37 @@ def _to_login(request: Request) -> Response:
         # A part of a page cannot be replaced by the log-in: htmx is told to leave the page (HX-Redirect).
         shown = urlsplit(request.headers.get("hx-current-url", ""))
         wanted = shown.path + (f"?{shown.query}" if shown.query else "")
-        return Response(status_code=401, headers={"HX-Redirect": f"{_LOGIN}?next={quote(_local(wanted), safe='')}"})
-    return _to(f"{_LOGIN}?next={quote(_local(wanted), safe='')}" if request.method == "GET" else _LOGIN)
+        return Response(status_code=401, headers={"HX-Redirect": f"{_LOGIN}?next={quote(local(wanted), safe='')}"})
+    return _to(f"{_LOGIN}?next={quote(local(wanted), safe='')}" if request.method == "GET" else _LOGIN)
 
 
-def _login(request: Request, target: str, *, status: int = 200, problem: str = "") -> HTMLResponse:
-    gate = _gate(request)
+def login_answer(
+    request: Request, target: str, *, status: int = 200, problem: str = "", left: bool = False
+) -> HTMLResponse:
+    gate = gate_of(request)
     return gate.site.page(
-        request, None, "login.html", status=status, next=_local(target), csrf=gate.open_csrf, problem=problem
+        request,
+        None,
+        "login.html",
+        status=status,
+        next=local(target),
+        csrf=gate.open_csrf,
+        problem=problem,
+        left=left,
+        passwords=gate.takes_passwords,
+        sign_on=gate.site.console.sign_on,
     )
 
 
 def _notice(request: Request, status: int, code: str) -> HTMLResponse:
-    return _gate(request).site.page(request, None, "notice.html", status=status, code=code)
+    return gate_of(request).site.page(request, None, "notice.html", status=status, code=code)
 
 
 def _to(path: str) -> Response:
     return RedirectResponse(path, status_code=303)
 
 
-def _gate(request: Request) -> Gate:
+def gate_of(request: Request) -> Gate:
     gate: Gate = request.state.gate
     return gate
 

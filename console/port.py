@@ -22,9 +22,13 @@ __all__ = [
     "Actions",
     "Console",
     "Decision",
+    "Person",
     "RefusedInput",
     "Right",
     "Role",
+    "SignOn",
+    "SignOnRefused",
+    "SignOnUnavailable",
     "Visitor",
     "decisions_for",
     "needs_reason",
@@ -101,6 +105,45 @@ class Actions(typing.Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Who an identity provider says somebody is: ``issuer`` and ``subject`` together are one person for good, ``name`` is
+    what it calls them now, ``role`` what they may do here; None: nothing."""
+
+    issuer: str
+    subject: str
+    name: str
+    role: Role | None
+
+
+class SignOnRefused(Exception):
+    """What the provider answered does not show who somebody is; the words name what was wrong and quote nothing."""
+
+
+class SignOnUnavailable(Exception):
+    """The provider cannot be asked now."""
+
+
+class SignOn(typing.Protocol):
+    """Log-in through an identity provider. ``issuer``: as in ``Person``; ``label``: what it is called, "" = no name."""
+
+    issuer: str
+    label: str
+    local_accounts: bool
+
+    async def begin(self, *, state: str, nonce: str, challenge: str) -> str:
+        """The address to which the browser is sent; ``challenge``: S256 of the verifier. Raises SignOnUnavailable."""
+        ...
+
+    async def finish(self, *, code: str, verifier: str, nonce: str, issuer: str | None) -> Person:
+        """``issuer``: as the answer names it, if it does. Raises SignOnRefused and SignOnUnavailable."""
+        ...
+
+    async def leaving(self) -> str:
+        """Where its own session is ended; "" where it says no place. Raises SignOnUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Console:
     """All that the pages stand on. ``state`` is what ``/readyz`` tells; ``loopback``: the HTTP face is on loopback."""
 
@@ -119,3 +162,7 @@ class Console:
     clock: Callable[[], datetime]
     write: Callable[..., Awaitable[typing.Any]]
     """Runs ``operation(connection)`` in the store's next transaction: for accounts and sessions only."""
+    sign_on: SignOn | None = None
+    """With one the console is never open, with or without accounts."""
+    noticed: Callable[[str], None] = lambda _event: None
+    """Counts what was refused at the log-in, by a fixed word."""

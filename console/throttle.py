@@ -41,3 +41,9 @@ class Throttle:
 
     def succeeded(self, key: str) -> None:
         self._failures.pop(key, None)
+
+    def forgive(self, key: str) -> None:
+        """The last try was none of the bad ones: it counts no more, and the others stand."""
+        failures = self._failures.get(key)
+        if failures:
+            failures.pop()

@@ -67,6 +67,8 @@ def users_change_command(
             change(connection)
         except accounts.UnknownAccount:
             raise _Stop(FAILURE, f"{stored}: no such account") from None
+        except accounts.PasswordElsewhere:
+            raise _Stop(FAILURE, f"{stored}: logs in through an identity provider and has no password here") from None
     said = {"role": role, "disable": "disabled", "enable": "enabled", "password": "new password"}[verb]
     print(f"{stored}: {said}", file=stdout)
     return OK
@@ -83,12 +85,13 @@ def users_list_command(config: Path | None, json: bool, *, stdout: TextIO, stder
                 "name": item.name,
                 "role": item.role,
                 "state": "disabled" if item.disabled else "enabled",
+                "log_in": "provider" if item.issuer else "password",
                 "created_at": from_ms(item.created_at).isoformat(timespec="seconds"),
                 "changed_at": from_ms(item.changed_at).isoformat(timespec="seconds"),
             }
             for item in accounts.listed(connection)
         ]
-    _rows(rows, json, ("name", "role", "state", "created_at", "changed_at"), stdout)
+    _rows(rows, json, ("name", "role", "state", "log_in", "created_at", "changed_at"), stdout)
     return OK
 
 

@@ -125,7 +125,9 @@ class Engine:
                 from console import handlers as console_handlers
                 from engine.pages import Pages
 
-                self._pages = Pages(settings, store, self._standing)
+                self._pages = Pages(
+                    settings, store, self._standing, lambda event: self.meters.noticed("console", event)
+                )
                 doors.append(self._pages.router)
                 handlers = console_handlers()
             everybody = is_loopback(settings.http.host) or settings.http.allow_anonymous

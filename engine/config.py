@@ -27,6 +27,7 @@ from emitters.fhir_terms import Level
 from engine.credential_settings import CredentialsSection
 from engine.issuer_settings import IssuerSection
 from engine.kafka import KafkaFace, KafkaSection, plain
+from engine.oidc_settings import OidcSection
 from rules import ProtocolError, find_selectable
 
 __all__ = [
@@ -210,6 +211,8 @@ class ConsoleSection(_Section):
     """Pages under /console of the HTTP face."""
     plain_cookies: bool = False
     """Off loopback the session's cookie goes over TLS only; true where browsers come in plaintext all the same."""
+    oidc: OidcSection | None = None
+    """The identity provider whose people may log in."""
 
 
 class ForSection(_Section):
@@ -658,6 +661,15 @@ def exposed(settings: Settings) -> list[str]:
             f"http.issuer.{key}: whoever is on the way could put keys of their own there; use https off loopback"
             for key, url in (("url", http.issuer.url), ("jwks_url", http.issuer.jwks_url))
             if url.startswith("http://") and not is_loopback(_host_of(url)) and http.issuer.asks(key)
+        ]
+    if http.enabled and settings.console.enabled and settings.console.oidc is not None:
+        problems += [
+            f"console.oidc.{key}: whoever is on the way could log in as anybody; use https off loopback"
+            for key, url in (
+                ("issuer", settings.console.oidc.issuer),
+                ("redirect_url", settings.console.oidc.redirect_url),
+            )
+            if url.startswith("http://") and not is_loopback(_host_of(url))
         ]
     if plain(settings.kafka) and not settings.kafka.allow_plaintext:
         problems.append("kafka.bootstrap: plaintext off loopback; use tls, or set allow_plaintext = true")

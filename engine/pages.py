@@ -15,6 +15,7 @@ from console import Console, router
 from engine.clinician import Clinician
 from engine.config import Settings
 from engine.duty import escalation_of
+from engine.oidc import Oidc
 from rules import find_protocol
 from store import Store, database
 
@@ -29,6 +30,7 @@ class Pages:
         settings: Settings,
         store: Store,
         state: Callable[[], Awaitable[tuple[bool, dict[str, Any]]]],
+        noticed: Callable[[str], None],
     ) -> None:
         self._reader: Engine = database.reader(settings.store.url)
         loopback = _loopback(settings.http.host)
@@ -52,6 +54,8 @@ class Pages:
             version=version("neutroflag"),
             clock=lambda: datetime.now(UTC),
             write=store.write,
+            sign_on=Oidc(settings.console.oidc) if settings.console.oidc is not None else None,
+            noticed=noticed,
         )
 
     @property

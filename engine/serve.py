@@ -52,6 +52,10 @@ def refusals(settings: Settings) -> tuple[list[str], list[str]]:
         access_of(settings)
     except ConfigError as error:
         problems += error.problems
+    if settings.console.oidc is not None:
+        from engine.oidc import Oidc
+
+        problems += Oidc(settings.console.oidc).problems()
     try:
         ring_for(settings)
     except ConfigError as error:

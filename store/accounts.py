@@ -17,6 +17,7 @@ from store.values import encode
 __all__ = [
     "Account",
     "AccountExists",
+    "PasswordElsewhere",
     "Session",
     "UnknownAccount",
     "add",
@@ -30,6 +31,7 @@ __all__ = [
     "set_disabled",
     "set_password",
     "set_role",
+    "vouched",
 ]
 
 
@@ -41,9 +43,13 @@ class UnknownAccount(LookupError):
     """There is no account of this name."""
 
 
+class PasswordElsewhere(Exception):
+    """An identity provider vouches for this account, and its password is there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Times in milliseconds since 1970, UTC."""
+    """Times in milliseconds since 1970, UTC. ``issuer`` and ``subject``: the provider's, else ""."""
 
     name: str
     role: str
@@ -51,6 +57,8 @@ class Account:
     password_hash: str
     created_at: int
     changed_at: int
+    issuer: str = ""
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +69,7 @@ class Session:
     role: str
     csrf: str
     seen_at: int
+    issuer: str
 
 
 def any_account(connection: Connection) -> bool:
@@ -90,6 +99,23 @@ def add(connection: Connection, name: str, *, password_hash: str, role: str, at_
     _record(connection, at_ms, actor, "account-added", name, role=role)
 
 
+def vouched(connection: Connection, issuer: str, subject: str, *, name: str, role: str, at_ms: int) -> str:
+    """The name of this person's account, made at the first log-in, with the role that the provider gives now.
+
+    It keeps its first name: the audit knows it by that one. Raises AccountExists where another account has the name already.
+    """
+    known = connection.execute(
+        select(account.c.name, account.c.role).where(account.c.issuer == issuer, account.c.subject == subject)
+    ).first()
+    if known is not None:
+        if known.role != role:
+            set_role(connection, known.name, role, at_ms=at_ms, actor=issuer)
+        return str(known.name)
+    add(connection, name, password_hash="", role=role, at_ms=at_ms, actor=issuer)  # no password opens it
+    connection.execute(update(account).where(account.c.name == name).values(issuer=issuer, subject=subject))
+    return name
+
+
 def set_role(connection: Connection, name: str, role: str, *, at_ms: int, actor: str) -> None:
     """Holds from the next page on, in open sessions too. Raises UnknownAccount."""
     _change(connection, name, {"role": role, "changed_at": at_ms})
@@ -105,7 +131,10 @@ def set_disabled(connection: Connection, name: str, disabled: bool, *, at_ms: in
 
 
 def set_password(connection: Connection, name: str, password_hash: str, *, at_ms: int, actor: str) -> None:
-    """Ends the account's sessions: whoever had the old password is out. Raises UnknownAccount."""
+    """Ends the account's sessions: whoever had the old password is out. Raises UnknownAccount and PasswordElsewhere."""
+    held = find(connection, name)
+    if held is not None and held.issuer:
+        raise PasswordElsewhere(name)
     _change(connection, name, {"password_hash": password_hash, "changed_at": at_ms})
     connection.execute(delete(session).where(session.c.account == name))
     _record(connection, at_ms, actor, "account-password", name)
@@ -132,7 +161,7 @@ def add_session(
 def find_session(connection: Connection, token_hash: bytes, *, at_ms: int, idle_ms: int) -> Session | None:
     """The session if it is neither over nor idle for too long, and its account is not disabled."""
     row = connection.execute(
-        select(session.c.account, account.c.role, session.c.csrf, session.c.seen_at)
+        select(session.c.account, account.c.role, session.c.csrf, session.c.seen_at, account.c.issuer)
         .join(account, account.c.name == session.c.account)
         .where(
             session.c.token_hash == token_hash,
@@ -141,7 +170,7 @@ def find_session(connection: Connection, token_hash: bytes, *, at_ms: int, idle_
             account.c.disabled.is_(False),
         )
     ).first()
-    return Session(account=row[0], role=row[1], csrf=row[2], seen_at=row[3]) if row is not None else None
+    return Session(**row._mapping) if row is not None else None
 
 
 def seen(connection: Connection, token_hash: bytes, *, at_ms: int) -> None:

@@ -484,6 +484,17 @@ account = Table(
     Column("disabled", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
+    # Of an account that an identity provider vouches for; such a one has no password here.
+    Column("issuer", String, nullable=False, server_default=""),
+    Column("subject", String, nullable=False, server_default=""),
+    Index(
+        "ux_account_subject",
+        "issuer",
+        "subject",
+        unique=True,
+        sqlite_where=text("issuer <> ''"),
+        postgresql_where=text("issuer <> ''"),
+    ),
 )
 
 # Only a hash of the cookie is kept: who reads the database cannot log in with it.

@@ -449,6 +449,19 @@ def test_a_throttle_opens_again_and_holds_no_more_keys_than_allowed() -> None:
     throttle.failed("b", 5)
     throttle.succeeded("b")
     assert throttle.wait_s("b", 5) == 0
+    for _ in range(2):
+        throttle.failed("c", 5)
+    throttle.forgive("c")
+    assert throttle.wait_s("c", 5) == 0
+    throttle.failed("c", 5)
+    assert throttle.wait_s("c", 5) > 0
+
+
+async def test_many_people_behind_one_proxy_log_in_and_none_of_them_waits(place: Place) -> None:
+    await place.account("Dr Vidal")
+    async with place.browser() as client:
+        codes = {(await log_in(client, "Dr Vidal")).status_code for _ in range(55)}
+    assert codes == {303}
 
 
 async def test_garbage_in_the_cookie_is_nobody(place: Place) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from decimal import Context, Decimal
+from decimal import Decimal
 
+from ingest.reading.derivation import against, product
 from ingest.reading.outcome import LedgerEntry, Outcome, Problem
+from ingest.reading.repeats import contradicts, only, retells, same
 from ingest.reading.rows import Fault, Measure, Row, Skip, measure_of
 from rules.model import AbsoluteNeutrophilCount, Comparator, LabResult, PatientIdentifier, ResultStatus, Trust
 
 __all__ = ["Assembly", "assemble"]
 
-_EXACT = Context(prec=80)
 _HALF = Decimal("0.5")
 # The worst first: a derived count has the worst status of its inputs.
 _WORST = (
@@ -83,7 +84,7 @@ class _Assembler:
         self, specimen: _Specimen, identifiers: tuple[PatientIdentifier, ...], doubts: tuple[str, ...], out: Assembly
     ) -> None:
         self.specimen, self.identifiers, self.doubts, self.out = specimen, identifiers, doubts, out
-        self.wbc = _only(specimen.counts("wbc"))
+        self.wbc = only(specimen.counts("wbc"))
 
     def run(self) -> None:
         specimen = self.specimen
@@ -127,13 +128,13 @@ class _Assembler:
         distinct = counts if len(counts) < 2 else self._distinct(counts)
         for m in distinct:
             doubts = m.doubts
-            if any(_retells(row, fault, m) for row, fault in self.specimen.faults):
+            if any(retells(row, fault, m) for row, fault in self.specimen.faults):
                 doubts = (*doubts, "reported-count-unreadable")
-            if len(distinct) > 1 and any(_contradicts(m, other) for other in distinct):
+            if len(distinct) > 1 and any(contradicts(m, other) for other in distinct):
                 doubts = (*doubts, "counts-differ")
             lower: Decimal | None = None
             if self.wbc is not None and m.comparator is None:
-                lower, contradiction = _against(m, self.wbc, parts)
+                lower, contradiction = against(m, self.wbc, parts)
                 doubts = (*doubts, *contradiction)
             assert m.value is not None  # noqa: S101 - counts that stand have a value
             anc = AbsoluteNeutrophilCount(
@@ -145,7 +146,7 @@ class _Assembler:
         """``counts`` less the repeats: the most trusted and most precise row speaks for those that repeat it."""
         kept: list[Measure] = []
         for m in sorted(counts, key=lambda m: (bool(m.doubts or m.row.doubts), m.step)):
-            twin = next((k for k in kept if _same(k, m)), None)
+            twin = next((k for k in kept if same(k, m)), None)
             if twin is None:
                 kept.append(m)
             else:
@@ -156,7 +157,7 @@ class _Assembler:
         self._result(m.row, None, m.row.status, m.doubts)
 
     def _sum(self, segs: list[Measure], bands: list[Measure], weak: tuple[str, ...]) -> None:
-        seg, band = _only(segs), _only(bands)
+        seg, band = only(segs), only(bands)
         if seg is None:
             return self._refuse([*segs, *bands], "value-repeated", "several counts of segmented neutrophils differ")
         if seg.value is None:
@@ -181,7 +182,7 @@ class _Assembler:
     def _derive(self, parts: list[Measure], bands: list[Measure], weak: tuple[str, ...]) -> None:
         if not parts:
             return
-        part, band = _only(parts), _only(bands)
+        part, band = only(parts), only(bands)
         wbc = self.wbc
         if part is None or (bands and band is None):
             return self._refuse([*parts, *bands], "value-repeated", "several percentages of one specimen differ")
@@ -203,7 +204,7 @@ class _Assembler:
             bounded = [m for m in inputs if m.comparator]
             if len(bounded) > 1 or (bounded and band is not None):
                 return self._refuse([*parts, *bands], "value-comparator", "two bounds give no count")
-            anc = _product(part, band, wbc, whole=part.analyte == "neutrophils" or band is not None)
+            anc = product(part, band, wbc, whole=part.analyte == "neutrophils" or band is not None)
             self._result(part.row, anc, status, doubts)
         self._set_down([m for m in parts if m is not part], "same-count")
         self._set_down(bands, "summed")
@@ -280,92 +281,12 @@ def _claims_part(row: Row) -> bool:
     return claim is not None and claim.analyte in ("segs", "bands") and claim.dimension != "percent"
 
 
-def _only(measures: list[Measure]) -> Measure | None:
-    """The one measure, repeats of the same value allowed; None when there is none or they differ."""
-    if not measures:
-        return None
-    if len(measures) == 1:
-        return measures[0]
-    first = min(measures, key=lambda m: m.step)
-    return first if all(m is first or _same(first, m) for m in measures) else None
-
-
-def _same(a: Measure, b: Measure) -> bool:
-    """One count in two notations: equal within the rounding of both, same bound, same status, same time."""
-    if a.row.status is not b.row.status or a.row.stamp.at != b.row.stamp.at or a.comparator != b.comparator:
-        return False
-    if a.value is None or b.value is None:
-        return a.value is b.value and a.row.recognition.coding.code == b.row.recognition.coding.code
-    return abs(a.value - b.value) <= (a.step + b.step) * _HALF if a.step != b.step else a.value == b.value
-
-
-def _contradicts(m: Measure, other: Measure) -> bool:
-    """One measurement told twice with two values, and no status says which of them is the later one."""
-    return other is not m and other.row.key == m.row.key and other.row.status is m.row.status
-
-
-def _retells(row: Row, fault: Fault, m: Measure) -> bool:
-    """An unreadable row of the very measurement that was read from another: which of them holds is not known.
-
-    Words under the code of the count (``contrôlé au microscope``) are a remark, unless they speak of the specimen.
-    """
-    if row.key != m.row.key or row.status.withdrawn:
-        return False
-    words = row.value_sent
-    remark = any(c.isalpha() for c in words) and not any(c.isdigit() for c in words)
-    return not (remark and fault.code in ("value-not-a-number", "value-coded"))
-
-
 def _worst(*measures: Measure) -> ResultStatus:
     return min((m.row.status for m in measures), key=_WORST.index)
 
 
 def _outcome(m: Measure, doubts: tuple[str, ...]) -> Outcome:
     return "provisional" if m.doubts or m.row.doubts or doubts else "result"
-
-
-def _bounds(part: Measure, band: Measure | None, wbc: Measure) -> tuple[Decimal, Decimal, Decimal]:
-    """``(lowest, point, highest)`` of leukocytes times fraction, exact, with half a step of rounding on each input."""
-    low_part = point_part = high_part = Decimal(0)
-    for m in (part, band):
-        if m is not None and m.value is not None:
-            half = m.step * _HALF
-            low_part += max(m.value - half, Decimal(0))
-            point_part += m.value
-            high_part += m.value + half
-    cells = wbc.value if wbc.value is not None else Decimal(0)
-    half = wbc.step * _HALF
-    return (
-        _EXACT.multiply(low_part, max(cells - half, Decimal(0))),
-        _EXACT.multiply(point_part, cells),
-        _EXACT.multiply(high_part, cells + half),
-    )
-
-
-def _product(part: Measure, band: Measure | None, wbc: Measure, *, whole: bool) -> AbsoluteNeutrophilCount:
-    low, point, _ = _bounds(part, band, wbc)
-    comparator = part.comparator or wbc.comparator
-    if comparator in ("<", "<="):
-        low = Decimal(0)
-    elif not whole:
-        comparator = ">="
-    return AbsoluteNeutrophilCount(per_mm3=point, comparator=comparator, derived=True, lower_bound=low)
-
-
-def _against(m: Measure, wbc: Measure, parts: list[Measure]) -> tuple[Decimal | None, list[str]]:
-    """The reported count held against the leukocytes: ``(lower bound when they say less, doubts)``."""
-    if m.value is None or wbc.value is None or wbc.comparator:
-        return None, []
-    if m.value - m.step > wbc.value + wbc.step:
-        return None, ["exceeds-leukocytes"]
-    part = _only(parts)
-    if part is None or part.value is None or part.comparator:
-        return None, []
-    low, point, high = _bounds(part, None, wbc)
-    # A whole step of slack on the reported side: some analysers cut instead of rounding.
-    if low - m.step <= m.value <= high + m.step:
-        return None, []
-    return (low if point < m.value else None), ["derived-disagrees"]
 
 
 def _system(system: str, code: str) -> str:

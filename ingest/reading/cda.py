@@ -22,13 +22,15 @@ from ingest.reading.cdaparts import (
     time_of,
     unit_in,
 )
-from ingest.reading.codes import Recognition, is_blood_count, is_laboratory_document, recognise, speaks_of_neutrophils
-from ingest.reading.codes import specimen_of as kind_of_specimen
+from ingest.reading.names import speaks_of_neutrophils
 from ingest.reading.notes import says_aggregated, says_clotted
 from ingest.reading.outcome import Disposition, LedgerEntry, Problem, Reading
+from ingest.reading.panels import is_blood_count, is_laboratory_document
 from ingest.reading.patients import INS, authority_of, is_test_identity
+from ingest.reading.recognition import Recognition, recognise
 from ingest.reading.rows import Row
 from ingest.reading.site import Site
+from ingest.reading.specimens import specimen_of as kind_of_specimen
 from ingest.reading.times import Stamp, stamp_of
 from ingest.reading.xmltree import NotXml, local_name, tree_of
 from rules.model import OrderReference, PatientIdentifier, ResultStatus

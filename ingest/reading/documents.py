@@ -10,9 +10,10 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from ingest.reading.cda import Document, document_of, looks_like_cda
-from ingest.reading.codes import Coding, is_blood_count, is_laboratory_document
+from ingest.reading.codes import Coding
 from ingest.reading.groups import Group
 from ingest.reading.orders import Order
+from ingest.reading.panels import is_blood_count, is_laboratory_document
 from ingest.reading.rows import Row
 from ingest.reading.site import Site
 from ingest.reading.v2fields import status_of
@@ -95,7 +96,7 @@ def decoded(data: str, encoding: str, obx: Segment) -> bytes | None:
             return obx.text(data).encode()
 
 
-def may_hold_a_count(obx: Segment, obr: Segment | None) -> bool:
+def may_hold_a_count(obx: Segment | None, obr: Segment | None) -> bool:
     for segment, position in ((obx, 3), (obr, 4)):
         if segment is None:
             continue

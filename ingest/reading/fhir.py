@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from ingest.reading import fhirtypes as t
 from ingest.reading.assembly import Assembly, assemble
-from ingest.reading.codes import Recognition
 from ingest.reading.documents import under
 from ingest.reading.fhirdocuments import documents_of
 from ingest.reading.fhirindex import UNDECODABLE, Index, Item, NotFhir, decode, has_duplicate_keys, lay_out, subject_of
@@ -39,6 +38,7 @@ from ingest.reading.fhirregister import register_facts
 from ingest.reading.fhirtasks import replies_in
 from ingest.reading.outcome import LedgerEntry, Problem, Reading
 from ingest.reading.patients import is_ins_by_oid_alone, is_test_identity
+from ingest.reading.recognition import Recognition
 from ingest.reading.rows import Row
 from ingest.reading.site import Site
 from ingest.reading.times import Stamp, stamp_of

@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 
 from ingest.reading import fhirtypes as t
 from ingest.reading.cda import Document
-from ingest.reading.codes import is_blood_count, is_laboratory_document
 from ingest.reading.documents import cda_in, unpacked
 from ingest.reading.fhirindex import UNDECODABLE, Index, Item, decode
 from ingest.reading.fhirparts import STATUS, codings_of
+from ingest.reading.panels import is_blood_count, is_laboratory_document
 from ingest.reading.site import Site
 from rules.model import ResultStatus
 

@@ -9,9 +9,11 @@ from functools import lru_cache
 from typing import Final, Literal, TypeVar
 
 from ingest.reading import fhirtypes as t
-from ingest.reading.codes import Coding, Recognition, recognise, specimen_of
+from ingest.reading.codes import Coding
 from ingest.reading.fhirindex import UNDECODABLE, Index, Item, decode
 from ingest.reading.notes import says_aggregated, says_clotted, says_haemolysed
+from ingest.reading.recognition import Recognition, recognise
+from ingest.reading.specimens import specimen_of
 from ingest.reading.units import Unit, unit_of
 from ingest.reading.v2fields import range_of
 from ingest.reading.values import Number, Refusal, number_of, number_of_json

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ingest.reading.codes import Recognition, may_speak_of_neutrophils, speaks_of_neutrophils
+from ingest.reading.names import may_speak_of_neutrophils, speaks_of_neutrophils
 from ingest.reading.outcome import LedgerEntry
-from ingest.reading.shapes import COMMENTS, READ_ALWAYS, Known, hints, is_ordinary, known_shape, learn
+from ingest.reading.recognition import Recognition
+from ingest.reading.shapes import COMMENTS, READ_ALWAYS, Known, hints, is_ordinary, known_shape, learn, may_tell
 from ingest.reading.site import Site
 from ingest.reading.v2fields import is_pending
 from ingest.reading.vocabulary import MOST_ROWS, NAMELESS, not_relevant, recognised, vocabulary_of
@@ -36,6 +37,8 @@ class Group:
     row_notes: dict[int, list[str]] = field(default_factory=dict)
     narratives: list[tuple[Segment, str]] = field(default_factory=list)
     """Rows of text in which a line names neutrophils beside a figure, each with its word for the ledger otherwise."""
+    told: list[Segment] = field(default_factory=list)
+    """Notes in which a line does so."""
     observations: int = 0
     nameless: bool = False
     """A number without any code stands among its rows: nobody knows which line of the report was lost."""
@@ -114,13 +117,19 @@ def _nothing_of_ours(
         return False
     if not COMMENTS.isdisjoint(kinds) and any(p[2] in COMMENTS and hints(p, marks) for p in rows[1:]):
         return False
-    if not is_ordinary(blocks[0].split("\r"), marks.field):
+    if not is_ordinary(blocks[0].split("\r"), marks):
         return False
-    context = (f"\rOBR{marks.field}", f"\rPID{marks.field}", f"\rORC{marks.field}")
-    if any(mark in block for block in blocks[1:] if "\r" in block for mark in context):
-        return False
+    for block in blocks[1:]:
+        if "\r" in block and not _is_aside(block.split("\r")[1:], marks):
+            return False
     ledger.extend([known[n] for n, known in enumerate(entries, 1) if known])
     return True
+
+
+def _is_aside(lines: list[str], marks: Separators) -> bool:
+    """Lines behind an OBX that change nothing: no other patient or order, and no note that may tell a count."""
+    context = (f"OBR{marks.field}", f"PID{marks.field}", f"ORC{marks.field}")
+    return not any(line[:4] in context or may_tell(line, marks) for line in lines)
 
 
 class _Walk:
@@ -175,6 +184,9 @@ class _Walk:
             return False
         text = Segment("", 0, self.marks, self.codec).text(value[0])
         self.group.notes.append(text)
+        return self._names_a_count(text)
+
+    def _names_a_count(self, text: str) -> bool:
         if not may_speak_of_neutrophils(text):
             return False
         lines = text.replace(self.marks.repetition, "\n").split("\n")
@@ -201,6 +213,8 @@ class _Walk:
         note = segment.text(segment.field(3))
         if not note:
             return
+        if self._names_a_count(note):
+            self.group.told.append(segment)
         if row:
             self.group.row_notes.setdefault(row, []).append(note)
         else:
@@ -240,5 +254,6 @@ class _Walk:
     def ended(self, number: int) -> Iterator[Group]:
         self.group.observations = number - self.began
         for group in self.groups or (self.group,):
-            if group.rows or group.documents or group.narratives or (group.obr is not None and not group.observations):
+            empty = group.obr is not None and not group.observations
+            if group.rows or group.documents or group.narratives or group.told or empty:
                 yield group

@@ -14,14 +14,16 @@ from zoneinfo import ZoneInfo
 from msgspec import structs
 
 from ingest.reading.assembly import Assembly, assemble
-from ingest.reading.codes import Coding, Recognition, is_blood_count
+from ingest.reading.codes import Coding
 from ingest.reading.documents import Enclosed, documents_in, may_hold_a_count, rows_of
 from ingest.reading.groups import Group, of_shape, walked
 from ingest.reading.merges import merges_in
 from ingest.reading.notes import says_aggregated, says_clotted
 from ingest.reading.orders import RETIRED, Order, first_stamp, order_of
 from ingest.reading.outcome import Confirmation, LedgerEntry, Problem, Reading
+from ingest.reading.panels import is_blood_count
 from ingest.reading.patients import patient_of
+from ingest.reading.recognition import Recognition
 from ingest.reading.rows import Row
 from ingest.reading.shapes import Known, known_shape
 from ingest.reading.site import Site
@@ -116,12 +118,15 @@ def _read_results(message: Message, shape: Known | None, zone: ZoneInfo | None, 
                     key=row.key, where=row.where, identifiers=known, issued_at=row.issued.at, doubts=row_doubts
                 )
             )
-        before = len(out.results)
+        before, faults = len(out.results), len(out.problems)
         assemble(rows, known, doubts, out)
         for group in of_patient:
             _cancelled_order(group, header, known, doubts, zone, issued, out)
         for group in of_patient:
             _narrated(group, known, len(out.results) > before, out)
+        if len(out.results) == before and len(out.problems) == faults:
+            for group in of_patient:
+                _noted(group, known, out)
         for one in enclosed:
             _account(one, known, len(out.results) > before, out)
     if out.results and (ward := _ward(message)):
@@ -344,6 +349,16 @@ def _narrated(group: Group, patient: tuple[PatientIdentifier, ...], counted: boo
         if not any(p.code == "narrative-only" for p in out.problems):
             words = "a neutrophil count in a text, without a structured result"
             out.problems.append(Problem("narrative-only", obx.at(5), f"{obx.at(5)}: {words}", patient))
+
+
+def _noted(group: Group, patient: tuple[PatientIdentifier, ...], out: Assembly) -> None:
+    """A blood count without neutrophils, and a note (NTE) that tells them: for a person."""
+    if not group.told or not (group.rows or may_hold_a_count(None, group.obr)):
+        return
+    nte = group.told[0]
+    out.ledger.append(LedgerEntry(nte.at(), "unassessable", "narrative-only"))
+    words = "a neutrophil count in a note, without a structured result"
+    out.problems.append(Problem("narrative-only", nte.at(3), f"{nte.at(3)}: {words}", patient))
 
 
 def _account(enclosed: Enclosed, patient: tuple[PatientIdentifier, ...], counted: bool, out: Assembly) -> None:

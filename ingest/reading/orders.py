@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from ingest.reading.codes import specimen_of
 from ingest.reading.groups import Group
 from ingest.reading.notes import says_aggregated, says_clotted, says_haemolysed
+from ingest.reading.specimens import specimen_of
 from ingest.reading.times import Stamp, stamp_of
 from ingest.reading.v2fields import entity_of
 from rules.model import OrderReference

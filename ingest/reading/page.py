@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from ingest.reading import cdaparts, codes, fhirparts, units, v2fields
-from ingest.reading.codes import Claim, Coding, recognise
+from ingest.reading.codes import Claim, Coding
+from ingest.reading.recognition import recognise
 from ingest.reading.site import SETTLED
 
 __all__ = ["page"]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
-from ingest.reading.codes import Dimension, Recognition
+from ingest.reading.codes import Dimension
+from ingest.reading.recognition import Recognition
 from ingest.reading.times import Stamp
 from ingest.reading.units import Unit, unit_of
 from ingest.reading.values import Number, Refusal

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from ingest.reading.codes import may_speak_of_neutrophils
+from ingest.reading.names import may_speak_of_neutrophils
 from ingest.reading.outcome import LedgerEntry
 from ingest.reading.site import Site
 from ingest.reading.v2replies import may_reply
 from ingest.reading.vocabulary import MOST_ROWS, vocabulary_of
 from wire.er7 import Message, Separators
 
-__all__ = ["COMMENTS", "READ_ALWAYS", "Known", "hints", "is_ordinary", "known_shape", "learn"]
+__all__ = ["COMMENTS", "READ_ALWAYS", "Known", "hints", "is_ordinary", "known_shape", "learn", "may_tell"]
 
 # A comment that may speak of the specimen, or tell a count; and a document.
 COMMENTS: Final = frozenset(("TX", "FT", "ST"))
@@ -80,7 +80,7 @@ def known_shape(message: Message, site: Site | None) -> Known | None:
             for line in head:
                 if line[:1] == " " or line[:3] == "OBX":
                     return None  # an indented line may be an OBX
-            ordinary = is_ordinary(head, marks.field)
+            ordinary = is_ordinary(head, marks)
             if ordinary and not shape.numbers:
                 return Known(head, [], shape.entries, len(rows), shape.entries)
             looked_at = [(number, rows[number - 1]) for number in shape.numbers]
@@ -90,16 +90,20 @@ def known_shape(message: Message, site: Site | None) -> Known | None:
     return None
 
 
-def is_ordinary(head: list[str], sep: str) -> bool:
-    """One patient and one order. Two orders may hide a cancelled one; ORC-1 PR gives another reason."""
+def is_ordinary(head: list[str], marks: Separators) -> bool:
+    """One patient and one order, and no note that may tell a count.
+
+    Two orders may hide a cancelled one; ORC-1 PR gives another reason.
+    """
     orders = patients = 0
+    sep = marks.field
     for line in head:
         name = line[:4]
         if name == f"OBR{sep}":
             orders += 1
         elif name == f"PID{sep}":
             patients += 1
-        elif name == f"ORC{sep}" and line.startswith("PR", 4):
+        elif (name == f"ORC{sep}" and line.startswith("PR", 4)) or may_tell(line, marks):
             return False
     return orders < 2 and patients < 2
 
@@ -158,6 +162,11 @@ def _learnt_of(marks: Separators, codec: str, site: Site | None) -> _Learnt:
             _learnt.clear()
         found = _learnt[marks, codec, site] = _Learnt()
     return found
+
+
+def may_tell(line: str, marks: Separators) -> bool:
+    """May this segment be a note that names neutrophils beside a figure?"""
+    return line[:3] == "NTE" and (marks.escape in line or may_speak_of_neutrophils(line))
 
 
 def hints(parts: list[str], marks: Separators) -> bool:

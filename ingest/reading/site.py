@@ -14,8 +14,9 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from ingest.reading.codes import Analyte, Claim, Coding, Dimension, Recognition
+from ingest.reading.codes import Analyte, Claim, Coding, Dimension
 from ingest.reading.patients import authority_of
+from ingest.reading.recognition import Recognition
 from ingest.reading.rows import Row
 from ingest.reading.units import Unit, unit_of
 from ingest.reading.values import Number, Refusal, number_of

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ingest.reading.codes import Coding, Recognition, recognise
+from ingest.reading.codes import Coding
+from ingest.reading.recognition import Recognition, recognise
 from ingest.reading.units import unit_of_components
 from ingest.reading.v2fields import number_in, status_of
 from ingest.reading.values import Number, Refusal

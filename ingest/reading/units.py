@@ -67,6 +67,8 @@ _THOUSANDS = (
     "milhares",
     "migliaia",
     "mille",
+    "millier",
+    "milliers",
     "e3",
 )
 _BILLIONS = (

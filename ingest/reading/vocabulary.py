@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from ingest.reading.codes import Coding, Recognition, recognise
+from ingest.reading.codes import Coding
 from ingest.reading.outcome import LedgerEntry
+from ingest.reading.recognition import Recognition, recognise
 from ingest.reading.site import Site
-from wire.er7 import Segment, Separators
+from wire.er7 import NULL, Segment, Separators
 
 __all__ = ["MOST_ROWS", "NAMELESS", "Vocabulary", "not_relevant", "recognised", "vocabulary_of"]
 
@@ -76,7 +77,7 @@ def _recognise(text: str, marks: Separators, codec: str, site: Site | None) -> R
     codings: tuple[Coding, ...] = ()
     words = ""
     for repeat in text.split(marks.repetition)[:_REPEATS]:
-        parts = [*segment.split_components(repeat), *[""] * 12]
+        parts = ["" if part == NULL else part for part in segment.split_components(repeat)] + [""] * 12
         # CWE of v2.7 has a second alternate triplet behind its original text (component 9).
         codings += tuple(Coding(*parts[i : i + 3]) for i in (0, 3, 9) if parts[i] or parts[i + 1])
         words = words or parts[8]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ingest.reading.codes import Coding, recognise
+from ingest.reading.codes import Coding
+from ingest.reading.recognition import recognise
 
 COUNT, PERCENT = ("neutrophils", "count"), ("neutrophils", "percent")
 

@@ -120,9 +120,26 @@ def simulate(
     connections: Annotated[int, typer.Option("--connections")] = 4,
     count: Annotated[int, typer.Option("--count")] = 1000,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Not only loopback.")] = False,
+    region: Annotated[int, typer.Option("--region", help="A week of so many laboratories, 99 of 100 irrelevant.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="With --region: the same seed gives the same messages a day.")
+    ] = 1,
+    against: Annotated[str, typer.Option("--against", help="With --region: http://HOST:PORT of the engine.")] = "",
+    register: Annotated[
+        Path | None, typer.Option("--register", help="With --region: write its patients as CSV, send nothing.")
+    ] = None,
 ) -> None:
-    """Play laboratories: send blood counts, print rate and time to the answer."""
+    """Play laboratories: send blood counts, print rate and time to the answer. --region: what a regional group sees."""
     from engine.simulate import simulate_command
+
+    if region:
+        from engine.cli_region import region_command
+
+        code = region_command(
+            to, rate=rate, connections=connections, count=count, laboratories=region, seed=seed, against=against,
+            register=register, allow_remote=allow_remote, stdout=sys.stdout, stderr=sys.stderr,
+        )  # fmt: skip
+        raise typer.Exit(code)
 
     raise typer.Exit(
         simulate_command(

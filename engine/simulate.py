@@ -21,7 +21,19 @@ from urllib.parse import urlsplit
 
 from wire.mllp import Deframer, Frame, frame
 
-__all__ = ["AUTHORITY", "LABORATORIES", "Laboratory", "LoadReport", "blood_count", "load", "simulate_command"]
+__all__ = [
+    "AUTHORITY",
+    "LABORATORIES",
+    "Laboratory",
+    "LoadReport",
+    "blood_count",
+    "fast_run",
+    "load",
+    "other_analyses",
+    "print_report",
+    "problem_of",
+    "simulate_command",
+]
 
 AUTHORITY: Final = "2.999.1"
 """2.999 is the OID arc set aside for examples: no hospital assigns identifiers under it."""
@@ -100,6 +112,43 @@ def blood_count(
     )
     head = "\r".join(segments).encode(lab.codec, errors="replace")
     return head + b"\r" + _rows(lab, anc_per_mm3, status, lab.unit if unit is None else unit)
+
+
+def other_analyses(
+    *, control_id: str, filler: str, patient_id: str, collected: datetime, sent: datetime, laboratory: Laboratory
+) -> bytes:
+    """One ORU^R01 without a neutrophil count: an ionogram of 8 OBX (about 1.6 KB). The same arguments give the same bytes."""
+    lab = laboratory
+    at, drawn = _stamp(sent), _stamp(collected)
+    head = (
+        f"MSH|^~\\&|{lab.application}|{lab.facility}|NEUTROFLAG|HOPITAL-EXEMPLE|{at}||ORU^R01|{control_id}|P|{lab.version}"
+        f"||||||{lab.charset}\r"
+        f"PID|1||{patient_id}^^^HOPITAL-EXEMPLE&{AUTHORITY}&ISO^PI||EXEMPLE^Personne^^^^^L||19800101|U\r"
+        f"PV1|1|O|MED-EXEMPLE^^^HOPITAL-EXEMPLE\rORC|RE|P{filler}|{filler}||CM\r"
+        f"OBR|1|P{filler}|{filler}|24326-1^Ionogramme^LN|||{drawn}||||||||^^Serum|||||||{at}|||F\r"
+    )
+    return head.encode(lab.codec, errors="replace") + _ionogram(lab)
+
+
+_IONOGRAM: Final = (
+    ("2951-2", "Sodium", "NA", "139", "mmol/L", "136-145"),
+    ("2823-3", "Potassium", "K", "4.2", "mmol/L", "3.5-5.1"),
+    ("2075-0", "Chlorure", "CL", "103", "mmol/L", "98-107"),
+    ("1963-8", "Bicarbonate", "CO2", "25", "mmol/L", "22-29"),
+    ("2160-0", "Créatinine", "CREA", "78", "umol/L", "59-104"),
+    ("3094-0", "Urée", "UREE", "5.1", "mmol/L", "2.8-8.1"),
+    ("2345-7", "Glucose", "GLU", "5.0", "mmol/L", "3.9-6.1"),
+    ("1988-5", "Protéine C réactive", "CRP", "3.1", "mg/L", "0.0-5.0"),
+)
+
+
+@lru_cache(maxsize=4096)
+def _ionogram(lab: Laboratory) -> bytes:
+    lines = [
+        f"OBX|{number}|NM|{code}^{name}^LN^{short}^{name}^L|1|{value}|{unit}|{limits}||||F|||{_SIGNED}\r"
+        for number, (code, name, short, value, unit, limits) in enumerate(_IONOGRAM, start=1)
+    ]
+    return "".join(lines).encode(lab.codec, errors="replace")
 
 
 @lru_cache(maxsize=4096)
@@ -207,8 +256,8 @@ class LoadReport:
 class _Load:
     """The next number for whichever connection is free; done when all are answered, or nothing more can be."""
 
-    def __init__(self, build: Callable[[int], bytes], count: int, rate: float) -> None:
-        self.build, self.count, self.rate = build, count, rate
+    def __init__(self, build: Callable[[int], bytes], count: int, due_s: Callable[[int], float] | None) -> None:
+        self.build, self.count, self.due_s = build, count, due_s
         self.report = LoadReport()
         self.next = 0
         self.open = 0
@@ -256,7 +305,7 @@ class _Lane(asyncio.Protocol):
         if job.next >= job.count or self._transport is None:
             return
         number, job.next = job.next, job.next + 1
-        wait_s = job.started + number / job.rate - time.perf_counter() if job.rate else 0.0
+        wait_s = job.started + job.due_s(number) - time.perf_counter() if job.due_s is not None else 0.0
         if wait_s <= 0:
             self._send(number)
         else:
@@ -303,14 +352,19 @@ async def load(
     count: int,
     connections: int = 4,
     rate: float = 0,
+    due_s: Callable[[int], float] | None = None,
     limit_s: float = 600,
 ) -> LoadReport:
     """Sends ``build(0)`` .. ``build(count - 1)``, one in flight a connection; ``rate`` 0: as fast as answered.
 
+    ``due_s``, in place of a steady rate: when each is due, in seconds from the start.
+
     Raises OSError when no connection can be made. What is unanswered after ``limit_s`` stays unanswered.
     """
     loop = asyncio.get_running_loop()
-    job = _Load(build, count, rate)
+    if due_s is None and rate:
+        due_s = (1 / rate).__mul__
+    job = _Load(build, count, due_s)
     lanes: list[_Lane] = []
     for _ in range(min(connections, count)):
         _, lane = await loop.create_connection(lambda: _Lane(job), host, port)
@@ -358,6 +412,23 @@ def simulate_command(
     limit_s: float = 600,
 ) -> int:
     """0: every message accepted; 1: some were not, or nobody answers; 2: not a usable request."""
+    host, port, problem = problem_of(to, rate=rate, connections=connections, count=count, allow_remote=allow_remote)
+    if problem:
+        print(problem, file=stderr)
+        return 2
+    run = secrets.token_hex(4)
+    work = load(host, port, laboratories(run), count=count, connections=connections, rate=rate, limit_s=limit_s)
+    try:
+        report = fast_run(work)
+    except OSError as error:
+        print(f"{to}: {error.strerror or error}", file=stderr)
+        return 1
+    print_report(report, stdout)
+    return 0 if report.accepted == count else 1
+
+
+def problem_of(to: str, *, rate: float, connections: int, count: int, allow_remote: bool) -> tuple[str, int, str]:
+    """(host, port, what is wrong with the request or "")."""
     parts = urlsplit(to)
     try:
         port = parts.port
@@ -371,18 +442,7 @@ def simulate_command(
         problem = f"--to: {host} is not this machine; --allow-remote sends simulated patients there all the same"
     elif not 1 <= count <= _MOST or not 1 <= connections <= 4096 or rate < 0:
         problem = f"--count 1 to {_MOST}, --connections 1 to 4096, --rate 0 or more"
-    if problem or port is None:
-        print(problem, file=stderr)
-        return 2
-    run = secrets.token_hex(4)
-    work = load(host, port, laboratories(run), count=count, connections=connections, rate=rate, limit_s=limit_s)
-    try:
-        report = fast_run(work)
-    except OSError as error:
-        print(f"{to}: {error.strerror or error}", file=stderr)
-        return 1
-    _print(report, stdout)
-    return 0 if report.accepted == count else 1
+    return host, port or 0, problem
 
 
 def fast_run(work: Coroutine[Any, Any, LoadReport]) -> LoadReport:
@@ -394,7 +454,8 @@ def fast_run(work: Coroutine[Any, Any, LoadReport]) -> LoadReport:
     return uvloop.run(work)
 
 
-def _print(report: LoadReport, out: TextIO) -> None:
+def print_report(report: LoadReport, out: TextIO) -> None:
+    """Rate, answers and times, for a person."""
     codes = ", ".join(f"{code} {number}" for code, number in sorted(report.codes.items()))
     print(f"sent        {report.sent}", file=out)
     print(f"answered    {report.answered}   {codes}", file=out)

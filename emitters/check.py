@@ -17,6 +17,8 @@ __all__ = ["judge_fhir", "judge_v2"]
 # Tables that sites and nations extend (INS, IPP, LOINC, our own codes ...): a value outside is expected there.
 _USER_TABLES: Final = re.compile(
     r"Value .* not in table HL7(0004|0076|0203|0211|0301|0363|0396|0399|0354|0361|0362|0300|0001|0200|0449)\b"
+    # hl7apy's table of value types for 2.6 still has the CE that 2.6 withdrew, and not the CWE that took its place.
+    r"|Value CWE not in table HL70125\b"
 )
 
 

@@ -30,7 +30,14 @@ def alert_message(alert: Alert, *, control_id: str, profile: V2Profile) -> bytes
     at = stamp(alert.updated_at)
     build = _document if profile.shape == "MDM_T02" else _results
     segments = build(alert, control_id, profile, words, at)
-    segments.append(f"NTE|1|L|{text_of(words.disclaimer)}")
+    note = text_of(words.disclaimer)
+    if profile.shape == "MDM_T02" and profile.version < "2.5":
+        # Its MDM_T02 has no place for an NTE.
+        number = sum(segment.startswith("OBX|") for segment in segments) + 1
+        code = f"ANC-NOTE^{text_of(words.note)}^{_OURS}"
+        segments.append(obx(number, "TX", code, "", note, "", "", "", "F", at))
+    else:
+        segments.append(f"NTE|1|L|{note}")
     return encoded("".join(segment.rstrip("|") + "\r" for segment in segments), profile.charset)
 
 

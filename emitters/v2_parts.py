@@ -63,8 +63,8 @@ class V2Profile:
 
     @property
     def coded_type(self) -> str:
-        # Table 0125: CE was withdrawn in 2.7, TS in 2.6.
-        return "CE" if self.version < "2.7" else "CWE"
+        # Table 0125: CE and TS were withdrawn in 2.6.
+        return "CE" if self.version < "2.6" else "CWE"
 
     @property
     def date_type(self) -> str:

@@ -22,6 +22,7 @@ class Words:
     ended: str
     answered: str
     system: str
+    note: str
     disclaimer: str
     decisions: dict[AlertFamily, str]
 
@@ -38,6 +39,7 @@ WORDS: Final = {
         "ALERTE CLOSE",
         "ALERTE RÉPONDUE",
         "Surveillance technique : liaison à vérifier",
+        "Remarque",
         "Aide à la surveillance : la décision appartient au prescripteur.",
         {
             AlertFamily.STOP: "Seuil d'arrêt atteint",
@@ -59,6 +61,7 @@ WORDS: Final = {
         "ALERT CLOSED",
         "ALERT ANSWERED",
         "Technical watch: check a connection",
+        "Note",
         "Monitoring aid: the decision is the prescriber's.",
         {
             AlertFamily.STOP: "Stop threshold reached",

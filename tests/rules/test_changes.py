@@ -224,6 +224,11 @@ def test_an_interruption_ends_with_its_restart() -> None:
     assert change(paused, Restarted(at(TODAY)), today=TODAY).interruptions == (pause(ago(10), TODAY),)
 
 
+def test_a_pause_may_become_a_stop_on_its_first_day() -> None:
+    changed = change(PAUSED, Stopped(ago(10), StopReason.OTHER), today=TODAY)
+    assert changed.stop == CompleteStop(ago(10), StopReason.OTHER)
+
+
 def test_a_restart_ends_a_stop_for_another_reason_and_a_later_stop_can_be_recorded() -> None:
     again = change(STOPPED, Restarted(at(ago(2))), today=TODAY)
     assert again.interruptions == (Interruption(at(ago(10), 0), at(ago(2))),)

@@ -660,3 +660,18 @@ def test_a_ban_that_was_lifted_is_said_from_the_day_of_the_stop_on() -> None:
     course = replace(COURSE, stop=CompleteStop(DAY, StopReason.LEGACY_RED), overrides=(lifted,))
     for on in (DAY, DAY + SOON):
         assert "former thresholds is lifted" in dict(judge(count(on, 3000), course=course, on=on).explanation)["en"]
+
+
+def test_a_restart_that_asks_for_the_same_day_as_the_schedule_is_late_as_a_weekly_count() -> None:
+    """B-11: red after three days where counts are weekly, after seven otherwise."""
+    again = DAY - 11 * SOON
+    course = replace(COURSE, interruptions=(gap(again - 10 * SOON, again),))
+    for before in (21, 20, 10, 5):
+        found = due(ANSM, course, (count(again - before * SOON, 3000), count(again, 3000))[:1], again + 11 * SOON)
+        assert (found.next_due, found.level) == (again + 7 * SOON, AlertLevel.RED), before
+
+
+def test_what_raises_nothing_belongs_to_no_family() -> None:
+    found = judge(None, count(DAY, 3000), on=DAY + 3 * SOON)
+    assert (found.alert, found.family, found.episode_on) == (AlertLevel.NONE, None, None)
+    assert (judge(count(DAY, 3000)).family, judge(count(DAY, 800)).family) == (None, AlertFamily.STOP)

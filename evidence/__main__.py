@@ -74,7 +74,7 @@ def _soak(asked: argparse.Namespace, out: Console) -> bool:
         ("time", f"{found.seconds:,.0f} s"),
         ("accepted", f"{found.accepted:,} ({found.accepted / found.seconds:,.0f}/s), sent again {found.resent:,}"),
         ("faults", ", ".join(f"{name} {number}" for name, number in found.faults.items()) or "none"),
-        ("engine started", f"{found.starts} times"),
+        ("engine started", f"{found.starts} times; its last two processes lived {found.lived_s() / 60:,.0f} min"),
         ("memory of both processes, 2nd and last quarter", memory),
         ("open files of both, 2nd and last quarter", files),
         ("problems", "; ".join(found.problems[:5]) or "none: nothing lost, nothing doubled"),

@@ -1,7 +1,8 @@
 """Hours under load with a fault every minute: nothing lost, nothing doubled, memory and file handles flat.
 
 Laboratories send at a steady rate and insist; patients' stories run through it. The faults go round: either process killed,
-the prescriber's system away, the disk full, every connection cut.
+the prescriber's system away, the disk full, every connection cut, the machine standing still. Processes are killed in the
+first quarter only: what is compared of memory and handles then belongs to processes that have lived through all the rest.
 """
 
 from __future__ import annotations
@@ -37,9 +38,14 @@ class Soaked:
     resent: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     starts: int = 0
-    looks: list[tuple[float, int, int]] = field(default_factory=list)
-    """(seconds, resident kB of both processes, open files of both)"""
+    looks: list[tuple[float, int, int, tuple[int, int]]] = field(default_factory=list)
+    """(seconds, resident kB of both processes, open files of both, their process ids)"""
     problems: list[str] = field(default_factory=list)
+
+    def lived_s(self) -> float:
+        """How long the processes of the last look had been seen by then."""
+        same = [at for at, _, _, pids in self.looks if pids == self.looks[-1][3]]
+        return same[-1] - same[0] if same else 0.0
 
     def drift(self) -> tuple[str, str]:
         """Memory and handles: median of the second quarter, and of the last."""
@@ -67,7 +73,7 @@ async def soak(
             lanes = [group.create_task(labs.lane(number)) for number in range(_LANES)]
             group.create_task(_tell(world, stories, count - 1, over))
             group.create_task(_look(world, done, started, over))
-            group.create_task(_break(world, labs, done, fault_every_s, over, told))
+            group.create_task(_break(world, labs, done, fault_every_s, started + seconds / 4, over, told))
             await asyncio.sleep(seconds)
             over.set()
         del lanes
@@ -161,7 +167,7 @@ async def _look(world: World, done: Soaked, started: float, over: asyncio.Event)
             if len(pids) == 2:
                 memory = sum(_resident_kb(pid) for pid in pids)
                 files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
-                done.looks.append((time.monotonic() - started, memory, files))
+                done.looks.append((time.monotonic() - started, memory, files, (pids[0], pids[1])))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), _LOOK_EVERY_S)
 
@@ -174,7 +180,13 @@ def _resident_kb(pid: int) -> int:
 
 
 async def _break(
-    world: World, labs: _Labs, done: Soaked, every_s: float, over: asyncio.Event, told: Callable[[str], None]
+    world: World,
+    labs: _Labs,
+    done: Soaked,
+    every_s: float,
+    kill_until: float,
+    over: asyncio.Event,
+    told: Callable[[str], None],
 ) -> None:
     async def away() -> None:
         await world.prescriber.down()
@@ -193,15 +205,20 @@ async def _break(
     async def cut() -> None:
         labs.cut()
 
-    faults = {
-        "connections cut": cut,
+    async def still() -> None:
+        async with world.standing_still():
+            await asyncio.sleep(min(12.0, every_s / 4))
+
+    kills = {
         "judging process killed": lambda: killed(world.judging_pid),
-        "prescriber away": away,
         "accepting process killed": lambda: killed(world.accepting_pid),
     }
+    faults = {"connections cut": cut, **kills, "prescriber away": away, "both processes stood still": still}
     if may_trace():
         faults["disk full"] = full
     for name in itertools.cycle(faults):
+        if name in kills and time.monotonic() > kill_until:
+            continue
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), every_s)
         if over.is_set():

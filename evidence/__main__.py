@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from evidence.every_step import FAULTS, Outcome, every_step, may_trace
+from evidence.million import KINDS, million
 from evidence.power import power_loss
 from evidence.soak import soak
 
@@ -84,7 +87,57 @@ def _soak(asked: argparse.Namespace, out: Console) -> bool:
     return not found.problems
 
 
-_PARTS: dict[str, Callable[[argparse.Namespace, Console], bool]] = {"steps": _steps, "power": _power, "soak": _soak}
+def _million(asked: argparse.Namespace, out: Console) -> bool:
+    """So many messages, so many faults, and both sides' counts."""
+    if not may_trace():
+        out.print("million: strace is missing or may not trace here; nothing was shown", style="bold red")
+        return False
+
+    def told(words: str) -> None:
+        _progress.print(words, style="dim")
+
+    with tempfile.TemporaryDirectory(prefix="neutroflag-million-") as folder:
+        found = uvloop.run(
+            million(Path(folder), messages=asked.messages, faults=asked.faults, seed=asked.seed, told=told)
+        )
+    counts = Table("reconciled", "accepted", "on file", "must end", "have ended so", "copies kept apart", box=None)
+    for kind in KINDS:
+        of_kind = {end: number for (letter, end), number in found.filed.items() if letter == kind.letter}
+        copies = of_kind.pop("duplicate", 0)
+        counts.add_row(
+            kind.what,
+            f"{found.sent[kind.letter]:,}",
+            f"{sum(of_kind.values()):,}",
+            kind.end,
+            f"{of_kind.get(kind.end, 0):,}",
+            f"{copies:,}",
+        )
+    out.print(counts)
+    table = Table("", "", box=None, pad_edge=False, show_header=False)
+    for name, number in sorted(found.faults.items()):
+        table.add_row(name, str(number))
+    rate = found.sent.total() / found.seconds
+    for name, value in (
+        ("faults together", f"{found.faults.total():,} (seed {asked.seed})"),
+        ("engine started", f"{found.starts:,} times"),
+        ("tried again by the laboratories", f"{found.resent:,}"),
+        ("notifications delivered, each once", f"{found.alerts:,}"),
+        ("time until all was judged and delivered", f"{found.seconds:,.0f} s ({rate:,.0f}/s)"),
+        ("load of the machine", f"{min(found.load, default=0):.1f} to {max(found.load, default=0):.1f}"),
+        ("db verify", found.verified),
+        ("problems", "; ".join(found.problems[:5]) or "none: nothing lost, nothing doubled"),
+    ):
+        table.add_row(name, value)
+    out.print(table)
+    return not found.problems
+
+
+_PARTS: dict[str, Callable[[argparse.Namespace, Console], bool]] = {
+    "steps": _steps,
+    "power": _power,
+    "soak": _soak,
+    "million": _million,
+}
 
 
 def main() -> int:
@@ -94,13 +147,18 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=1000, help="steps: the last n to try of each fault")
     parser.add_argument("--stride", type=int, default=1, help="steps: every so many")
     parser.add_argument("--moments", type=int, default=1000, help="power: how many moments of the run")
-    parser.add_argument("--seed", type=int, default=1, help="power: of the chance which writes survive")
+    parser.add_argument("--seed", type=int, default=1, help="power, million: of what chance decides")
+    parser.add_argument("--messages", type=int, default=1_000_000, help="million: how many instead")
+    parser.add_argument("--faults", type=int, default=1000, help="million: spread over them")
     parser.add_argument("--seconds", type=float, default=3600, help="soak: how long")
     parser.add_argument("--rate", type=float, default=500, help="soak: messages a second")
     parser.add_argument("--every", type=float, default=60, help="soak: seconds between faults")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(_PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    # Asked to end, it ends what it has started; started in the background of a shell it would not hear SIGINT.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     out = Console(width=None if sys.stdout.isatty() else 118, highlight=False)
     good = [_PARTS[part](asked, out) for part in asked.parts or _PARTS]
     return 0 if all(good) else 1

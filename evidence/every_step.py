@@ -130,7 +130,8 @@ async def _round(world: World, fault: Fault, number: int, story: Story) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def armed(world: World, fault: Fault, number: int, log: Path) -> AsyncIterator[None]:
+async def armed(world: World, fault: Fault, number: int, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The fault waits for its call; gives the tracer, which ends by itself only with the process that it watches."""
     pid = world.accepting_pid if fault.who == "accepting" else world.judging_pid
     if pid is None:
         raise RuntimeError("there is no judging process")
@@ -146,9 +147,15 @@ async def armed(world: World, fault: Fault, number: int, log: Path) -> AsyncIter
         said = await asyncio.wait_for(tracer.stderr.readline(), 20)
         if b"attached" not in said:
             raise RuntimeError(f"strace: {said.decode(errors='replace').strip()}")
-        yield
+        yield tracer
     finally:
         if tracer.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 tracer.send_signal(signal.SIGINT)
-        await tracer.communicate()
+        try:
+            async with asyncio.timeout(5):
+                await tracer.communicate()
+        except TimeoutError:  # it may wait for ever for a thread that is just being killed
+            with contextlib.suppress(ProcessLookupError):
+                tracer.kill()
+            await tracer.wait()

@@ -21,9 +21,8 @@ from pathlib import Path
 
 from engine.simulate import LABORATORIES, blood_count
 from evidence.every_step import Fault, armed, may_trace
+from evidence.laboratories import Laboratories
 from evidence.world import Story, World
-from wire.ack import read_ack
-from wire.mllp import Deframer, Frame, frame
 
 __all__ = ["Soaked", "soak"]
 
@@ -68,7 +67,7 @@ async def soak(
     async with World(folder, stories=count) as world:
         started = time.monotonic()
         stories: list[Story] = []
-        labs = _Labs(world, rate, over, done)
+        labs = Laboratories(world, _stranger, over, rate=rate)
         async with asyncio.TaskGroup() as group:
             lanes = [group.create_task(labs.lane(number)) for number in range(_LANES)]
             group.create_task(_tell(world, stories, count - 1, over))
@@ -79,76 +78,24 @@ async def soak(
         del lanes
         done.seconds = time.monotonic() - started
         await world.settled()
-        done.accepted = len(world.accepted)
+        done.accepted, done.resent = len(world.accepted), labs.resent
         done.starts = world.starts
         done.problems = world.problems(stories)
         told(world.command("db", "verify").strip())
     return done
 
 
-class _Labs:
-    """Strangers' counts over steady connections; what has no answer is sent again over a new one."""
-
-    def __init__(self, world: World, rate: float, over: asyncio.Event, done: Soaked) -> None:
-        self._world, self._rate, self._over, self._done = world, rate, over, done
-        self._numbers = itertools.count()
-        self._began = time.monotonic()
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    def cut(self) -> None:
-        for writer in list(self._writers):
-            writer.transport.abort()
-
-    async def lane(self, number: int) -> None:
-        left: tuple[str, bytes] | None = None
-        while not self._over.is_set() or left is not None:
-            with contextlib.suppress(OSError, TimeoutError, EOFError):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._world.mllp_port)
-                self._writers.add(writer)
-                try:
-                    while left is not None or not self._over.is_set():
-                        left = left or await self._next(number)
-                        async with asyncio.timeout(10):
-                            writer.write(frame(left[1]))
-                            accepted = await self._answered(reader, left[0])
-                        if not accepted:
-                            self._done.resent += 1
-                            await asyncio.sleep(0.2)
-                            continue
-                        self._world.accepted.add(left[0])
-                        left = None
-                    return
-                finally:
-                    self._writers.discard(writer)
-                    writer.transport.abort()
-            if left is not None:
-                self._done.resent += 1
-            await asyncio.sleep(0.2)
-
-    async def _next(self, lane: int) -> tuple[str, bytes]:
-        number = next(self._numbers)
-        await asyncio.sleep(max(0.0, self._began + number / self._rate - time.monotonic()))
-        name = f"L{number}"
-        drawn = datetime.now(UTC) - timedelta(hours=1)
-        return name, blood_count(
-            control_id=name,
-            filler=f"LF{number}",
-            patient_id=f"STRANGER{number}",
-            anc_per_mm3=400 + number % 4000,
-            collected=drawn.replace(microsecond=0),
-            laboratory=LABORATORIES[lane % len(LABORATORIES)],
-        )
-
-    async def _answered(self, reader: asyncio.StreamReader, name: str) -> bool:
-        deframer = Deframer()
-        while data := await reader.read(65536):
-            for event in deframer.feed(data):
-                if isinstance(event, Frame):
-                    answer = read_ack(event.payload)
-                    if answer is None or answer.control_id != name:
-                        self._world.wrong_answers.append(f"{name} was answered by {answer}")
-                    return answer is not None and answer.code == "AA"
-        raise EOFError
+def _stranger(number: int, lane: int) -> tuple[str, bytes]:
+    name = f"L{number}"
+    drawn = datetime.now(UTC) - timedelta(hours=1)
+    return name, blood_count(
+        control_id=name,
+        filler=f"LF{number}",
+        patient_id=f"STRANGER{number}",
+        anc_per_mm3=400 + number % 4000,
+        collected=drawn.replace(microsecond=0),
+        laboratory=LABORATORIES[lane % len(LABORATORIES)],
+    )
 
 
 async def _tell(world: World, stories: list[Story], most: int, over: asyncio.Event) -> None:
@@ -181,7 +128,7 @@ def _resident_kb(pid: int) -> int:
 
 async def _break(
     world: World,
-    labs: _Labs,
+    labs: Laboratories,
     done: Soaked,
     every_s: float,
     kill_until: float,

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,7 +37,10 @@ __all__ = ["Story", "World", "problems_of"]
 
 _NEUTROFLAG = (sys.executable, "-m", "engine.cli")
 _SYSTEM = f"urn:oid:{AUTHORITY}"
-_ANSWER_S, _INSIST_S, _START_S = 5.0, 90.0, 300.0
+_ANSWER_S, _START_S = 5.0, 300.0
+
+
+_ENDS = frozenset({"judged", "unenrolled", "duplicate"})
 
 
 class Story:
@@ -96,7 +99,16 @@ def _bundle(name: str, patient: str, drawn: datetime) -> bytes:
 class World:
     """``async with World(folder, stories=N) as world``: a register of two patients a story, and an engine that is kept up."""
 
-    def __init__(self, folder: Path, *, stories: int, wrap: Callable[[list[str]], list[str]] = lambda command: command):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        stories: int,
+        people: int = 0,
+        patience_s: float = 90.0,
+        wrap: Callable[[list[str]], list[str]] = lambda command: command,
+    ) -> None:
+        """``people`` more are on the register than the stories need; after ``patience_s`` without an end it is given up."""
         self.folder = folder
         self.database = folder / "neutroflag.db"
         self.config = folder / "neutroflag.toml"
@@ -104,7 +116,8 @@ class World:
         self.accepted: set[str] = set()
         self.wrong_answers: list[str] = []
         self.starts = 0
-        self._patients = 2 * stories
+        self.patience_s = patience_s
+        self._patients = 2 * stories + people
         self._wrap = wrap
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -244,7 +257,7 @@ class World:
                 return await ask()
             return False
 
-        await _until(accepted, f"{name} is not accepted", pause_s=0.05)
+        await _until(accepted, f"{name} is not accepted", pause_s=0.05, limit_s=self.patience_s)
         self.accepted.add(name)
 
     async def _ask_mllp(self, name: str, raw: bytes) -> bool:
@@ -279,17 +292,25 @@ class World:
     # The end
 
     async def settled(self) -> None:
-        """Everything accepted is judged, and everything to be told has been taken."""
-        await _until(self._settled, "not everything was judged and delivered")
+        """Everything accepted is judged, and everything to be told has been taken. Patience begins anew with each that is."""
+        left = await self._left()
+        while any(left):
 
-    async def _settled(self) -> bool:
-        with contextlib.suppress(sqlite3.Error):
-            return await asyncio.to_thread(_unfinished, self.database) == (0, 0, 0)
-        return False
+            async def moved(before: tuple[int, int, int] = left) -> bool:
+                return await self._left() != before
 
-    def problems(self, stories: list[Story]) -> list[str]:
-        """What is not as it must be; empty when all is well."""
-        found = [*self.wrong_answers, *problems_of(self.database, self.accepted, whole=True)]
+            await _until(moved, f"{left} not judged, delivered, settled", limit_s=self.patience_s)
+            left = await self._left()
+
+    async def _left(self) -> tuple[int, int, int]:
+        while True:
+            with contextlib.suppress(sqlite3.Error):
+                return await asyncio.to_thread(_unfinished, self.database)
+            await asyncio.sleep(0.1)
+
+    def problems(self, stories: list[Story], ends: Container[str] = _ENDS) -> list[str]:
+        """What is not as it must be; empty when all is well. ``ends``: the dispositions that may be."""
+        found = [*self.wrong_answers, *problems_of(self.database, self.accepted, ends=ends)]
         flags = Counter((flag["subject"]["reference"], flag["status"]) for flag in self.prescriber.flags())
         for story in stories:
             for patient, status in ((story.corrected, "inactive"), (story.stopped, "active")):
@@ -307,8 +328,8 @@ class World:
         return found
 
 
-def problems_of(database: Path, accepted: set[str], *, whole: bool = False) -> list[str]:
-    """Of one database: is it whole, and is every message that was accepted on file once? ``whole``: and judged."""
+def problems_of(database: Path, accepted: set[str], *, ends: Container[str] = ()) -> list[str]:
+    """Of one database: is it whole, and is every message that was accepted on file once? ``ends``: and has one of these."""
     found: list[str] = []
     engine = create_engine("sqlite://", creator=lambda: _looking(database), poolclass=NullPool)
     with engine.connect() as connection:
@@ -317,9 +338,8 @@ def problems_of(database: Path, accepted: set[str], *, whole: bool = False) -> l
         rows = connection.exec_driver_sql("SELECT control_id, disposition FROM message").fetchall()
     firsts = Counter(str(name).rpartition("|")[2] for name, disposition in rows if disposition != "duplicate")
     found += [f"{name}: accepted, and {firsts[name]} times on file" for name in sorted(accepted) if firsts[name] != 1]
-    if whole:
-        found += [f"{name}: no disposition" for name, disposition in rows if disposition is None]
-        found += [f"{name}: {end}" for name, end in rows if end not in (None, "judged", "unenrolled", "duplicate")]
+    if ends:
+        found += [f"{name}: {end or 'no disposition'}" for name, end in rows if end is None or end not in ends]
     return found
 
 
@@ -345,7 +365,7 @@ def _family(pid: int) -> list[int]:
 
 
 async def _until(
-    condition: Callable[[], Awaitable[bool]], complaint: str, pause_s: float = 0.03, limit_s: float = _INSIST_S
+    condition: Callable[[], Awaitable[bool]], complaint: str, *, limit_s: float, pause_s: float = 0.03
 ) -> None:
     deadline = time.monotonic() + limit_s
     while not await condition():

@@ -29,6 +29,7 @@ from engine.present import Present
 from engine.retention import Retention
 from engine.sites import load_sites
 from engine.switch import Switch
+from engine.timekeeper import Timekeeper
 from engine.watch import Watch
 from engine.worker import Worker
 from store import Store
@@ -90,6 +91,7 @@ class Back:
             # Without any destination there is nobody to tell; what is untold stays so until there is.
             retention=Retention(store, settings.retention, meters),
             sites=load_sites(settings.sites.files),
+            age_time=lambda: self._timekeeper.age_time(),
             switch=Switch(store, notifier, meters, on_alerts=self._wake_dispatchers) if self._dispatchers else None,
             escalation=escalation,
             leads=functools.partial(leader.leads, CLOCK),
@@ -107,8 +109,18 @@ class Back:
             leads=functools.partial(leader.leads, CLOCK),
         )
 
+        self._timekeeper = Timekeeper(
+            store,
+            meters,
+            zone=settings.zone,
+            watch=self._watch,
+            dispatchers=self._dispatchers,
+            leads=functools.partial(leader.leads, CLOCK),
+        )
+
     def start(self) -> None:
         self._run("leader", self._leader.run())
+        self._run("timekeeper", self._timekeeper.run())
         self._run("worker", self._worker.run())
         self._run("watch", self._watch.run())
         for dispatcher in self._dispatchers:

@@ -34,6 +34,8 @@ _TOGETHER_S = 0.01
 _UNRECORDED = 256
 # Rows read beyond what can be started now, and how long that reading is believed.
 _AHEAD, _AHEAD_S = 64, 0.25
+# What is too old is given up only after so long of trying: an engine that was off, or stood still, has not tried.
+_TRIED_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,7 @@ class Dispatcher:
         self._down_since: float | None = None
         self._down_tries = 0
         self._quiet_until = 0.0
+        self._trying_since = time.monotonic()
 
     @property
     def name(self) -> str:
@@ -100,6 +103,12 @@ class Dispatcher:
 
     def wake(self) -> None:
         self._woken.set()
+
+    def try_anew(self) -> None:
+        """Time has passed in which nothing could be tried."""
+        self._trying_since = time.monotonic()
+        self._quiet_until = 0.0
+        self.wake()
 
     async def run(self) -> None:
         """Until cancelled; then what is in flight is left to its retry, under the same ids."""
@@ -262,9 +271,7 @@ class Dispatcher:
                 else:
                     self._up()
                     wait_s = self._policy.wait_s(attempts, after_s)
-                # An alert is as old as its outbox row; it is given up by age, so that an outage costs no attempts.
-                # One that a person has sent again is as old as that.
-                if now - max(alert.updated_at, from_ms(waiting.since_ms)) > self._policy.give_up_after:
+                if self._too_old(alert, waiting, now):
                     return DeliveryOutcome(
                         id=waiting.id,
                         state="dead",
@@ -284,6 +291,15 @@ class Dispatcher:
                     words=why,
                     reached=not down,
                 )
+
+    def _too_old(self, alert: Alert, waiting: Waiting, now: datetime) -> bool:
+        """An alert is as old as its outbox row; it is given up by age, so that an outage costs no attempts. One that a person
+        has sent again is as old as that."""
+        allowed = self._policy.give_up_after
+        tried_s = time.monotonic() - self._trying_since
+        return now - max(alert.updated_at, from_ms(waiting.since_ms)) > allowed and tried_s > min(
+            allowed.total_seconds(), _TRIED_S
+        )
 
     def _mark_down(self) -> None:
         self._down_tries += 1

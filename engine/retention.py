@@ -6,8 +6,7 @@ alert held back then may be free by then.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from engine.config import RetentionSection
 from engine.observe import Meters
@@ -43,24 +42,23 @@ class Retention:
         store: Store,
         section: RetentionSection,
         meters: Meters,
-        *,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._ages = ages(section)
         self._meters = meters
-        self._clock = clock
         self._left: list[Kind] = list(self._ages)
         self._after = 0
         self._rested_since: datetime | None = None
 
-    async def step(self) -> int:
-        """One batch; how many rows or bodies it removed. Raises StoreUnavailable; then nothing was."""
-        now = self._clock()
+    async def step(self, now: datetime) -> int:
+        """One batch of what is old enough by ``now``; how many rows or bodies it removed.
+
+        Raises StoreUnavailable; then nothing was.
+        """
         if not self._left:
             if self._rested_since is None:
                 self._rested_since = now
-            if now - self._rested_since < _REST:
+            if abs(now - self._rested_since) < _REST:
                 return 0
             self._left, self._after, self._rested_since = list(self._ages), 0, None
             if not self._left:

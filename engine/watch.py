@@ -104,6 +104,14 @@ class Watch:
             if self._leads():
                 await self.sweep()
 
+    def clock_moved(self, expected: datetime, now: datetime) -> None:
+        """The clock says ``now`` instead of ``expected``. Ahead, the machine may have stood still: what was not heard in
+        between is nobody's silence, and what waits for a destination has its time from now on."""
+        if now > expected:
+            self._deaf, self._started_at, self._first = (expected, now), now, False
+        else:
+            self._started_at = min(self._started_at, now)
+
     async def sweep(self) -> None:
         """Looks once at everything. A part that fails is told and tried again with the next sweep; the others go on."""
         now = self._clock()
@@ -246,7 +254,8 @@ class Watch:
         if self._first:
             self._first = False
             seen = marks.get("seen_at")
-            self._deaf = (from_ms(seen), self._started_at) if seen is not None else None
+            since = from_ms(seen) if seen is not None else self._started_at
+            self._deaf = (since, self._started_at) if since < self._started_at else None
         known = {(item.channel, item.sender): item for item in await self._store.read(feeds.records)}
         how, last = self._listening(), marks.get("message", 0)
         until = to_ms(now - _UNCOMMITTED) if self._store.shared else 2**62

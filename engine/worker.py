@@ -69,6 +69,7 @@ class Worker:
         escalation: Escalation | None = None,
         leads: Callable[[], bool] = lambda: True,
         publish_to: tuple[str, ...] = (),
+        age_time: Callable[[], datetime | None] | None = None,
     ) -> None:
         self._store = store
         self._judge = judge
@@ -85,6 +86,7 @@ class Worker:
         self._replies = Replies(escalation or Escalation(notifier=notifier, zone=zone))
         self._leads = leads
         self._publish_to = publish_to
+        self._age_time = age_time or clock
         self._purged_at: datetime | None = None
 
     async def run(self) -> None:
@@ -120,10 +122,10 @@ class Worker:
             return len(claims)
         settled = await self._settle()
         told = await self._switch.step() if self._switch is not None and not self._switch.done else 0
-        if not claims and not settled and not told:
-            await self._purge()
+        if not claims and not settled and not told and (now := self._age_time()) is not None:
+            await self._purge(now)
             if self._retention is not None:
-                await self._retention.step()
+                await self._retention.step(now)
         return len(claims) + settled + told
 
     async def _batch(self, claims: Sequence[Claim]) -> None:
@@ -260,9 +262,8 @@ class Worker:
             work.patients[record.id] = record
             self._judge.present.review(record, "internal-error", "", Turn(work, now))
 
-    async def _purge(self) -> None:
-        now = self._clock()
-        if self._purged_at is not None and now - self._purged_at < _PURGE_EVERY:
+    async def _purge(self, now: datetime) -> None:
+        if self._purged_at is not None and abs(now - self._purged_at) < _PURGE_EVERY:
             return
         removed = await self._store.purge(now - self._unenrolled)
         if removed:

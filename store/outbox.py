@@ -36,6 +36,15 @@ _held = exists().where(
         _earlier.c.next_at > bindparam("now"),
     )
 )
+_former = exists().where(
+    and_(
+        _earlier.c.alert_id == delivery.c.alert_id,
+        _earlier.c.destination == delivery.c.destination,
+        _earlier.c.recipient == delivery.c.recipient,
+        _earlier.c.state == "waiting",
+        _earlier.c.revision < delivery.c.revision,
+    )
+)
 _due = Prepared(
     select(
         delivery.c.id,
@@ -50,6 +59,8 @@ _due = Prepared(
         delivery.c.state == "waiting",
         delivery.c.next_at <= bindparam("now"),
         or_(delivery.c.patient_id.is_(None), ~_held),
+        # Ids come by the clock, and that may have been set back between two revisions.
+        ~_former,
     )
     .order_by(delivery.c.id)
     .limit(bindparam("most"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import os
@@ -91,9 +92,17 @@ class Store:
     they are rows with a time at which they end.
     """
 
-    def __init__(self, url: str, *, sole: bool = True, patience_s: float = 15.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        sole: bool = True,
+        patience_s: float = 15.0,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         """``sole``: the process that accepts; it keeps the WAL short. The process that judges beside it is not."""
         self.url = url
+        self._clock = clock
         self.arrived = asyncio.Event()
         self.on_arrivals: Callable[[], None] = self.arrived.set
         """Called after each commit that brought messages."""
@@ -270,13 +279,16 @@ class Store:
         )
 
     async def record(self, work: Work) -> Stale | None:
+        if work.at is None:
+            work = dataclasses.replace(work, at=self._clock())
         stale = await self._writing.run(functools.partial(record, work))
         if stale is None:
             self._claimed.difference_update(item.message_id for item in work.done)
         return stale
 
     async def replay(self, message_id: int) -> int | None:
-        copied = await self._writing.run(lambda connection: inbox.replay(connection, message_id, _now_ms()))
+        now_ms = to_ms(self._clock())
+        copied = await self._writing.run(lambda connection: inbox.replay(connection, message_id, now_ms))
         if copied is not None:
             self.on_arrivals()
         return copied

@@ -251,11 +251,11 @@ async def test_retention_goes_by_the_clock_a_batch_a_step_and_rests(
     store = Store(url)
     await store.open()
     now = [datetime.now(UTC)]
-    retention = Retention(store, RetentionSection(), Meters(), clock=lambda: now[0])
+    retention = Retention(store, RetentionSection(), Meters())
     kept = "select count(*) from body"
 
     async def all_steps() -> int:
-        return sum([await retention.step() for _ in range(10)])
+        return sum([await retention.step(now[0]) for _ in range(10)])
 
     assert (await all_steps(), rows_of(kept)) == (0, [2])
     now[0] += timedelta(days=31)

@@ -26,6 +26,8 @@ __all__ = ["Timekeeper"]
 _EVERY_S = 1.0
 # What a busy machine makes of a second's pause is no step.
 _BACK, _AHEAD = timedelta(seconds=1), timedelta(seconds=60)
+# What is in hand at a step is written by then.
+_LATE_S = (5.0, 30.0)
 # So far ahead that ages are no longer believed, and for how long.
 _FAR, _DOUBTED_S = timedelta(days=1), 24 * 3600.0
 
@@ -56,6 +58,8 @@ class Timekeeper:
         self._now, self._at = clock(), monotonic()
         self._began = False
         self._doubted_until = float("-inf")
+        self._again: list[tuple[float, int, set[tuple[str, int]]]] = []
+        """When to look once more for what was reckoned before a step and written after it; by how much; what has moved."""
 
     def age_time(self) -> datetime | None:
         """Now, for what may be removed because it is old; None while the clock is not believed. Compared with this very
@@ -83,6 +87,8 @@ class Timekeeper:
                 await self._set_back(expected, now)
             elif now > expected + _AHEAD:
                 self._leapt(expected, now)
+            elif self._again and at >= self._again[0][0]:
+                await self._late(now)
         except StoreUnavailable as error:
             self._meters.event("store_unavailable", level=logging.ERROR, reason=str(error))
             return
@@ -97,15 +103,21 @@ class Timekeeper:
             self._doubted_until = self._monotonic() + _DOUBTED_S
         self._began = True
 
+    async def _late(self, now: datetime) -> None:
+        _, by_ms, moved = self._again[0]
+        await self._store.write(lambda connection: leap.late(connection, now_ms=to_ms(now), by_ms=by_ms, moved=moved))
+        self._again.pop(0)
+
     async def _set_back(self, expected: datetime, now: datetime) -> None:
         by, local = expected - now, now.astimezone(self._zone).date()
         today = local if expected.astimezone(self._zone).date() != local else None
+        by_ms = by // timedelta(milliseconds=1)
         if self._leads():
-            await self._store.write(
-                lambda connection: leap.set_back(
-                    connection, now_ms=to_ms(now), by_ms=by // timedelta(milliseconds=1), today=today
-                )
+            moved = await self._store.write(
+                lambda connection: leap.set_back(connection, now_ms=to_ms(now), by_ms=by_ms, today=today)
             )
+            self._again += [(self._monotonic() + after_s, by_ms, moved) for after_s in _LATE_S]
+            self._again.sort(key=lambda item: item[0])
         self._watch.clock_moved(expected, now)
         for dispatcher in self._dispatchers:
             dispatcher.wake()

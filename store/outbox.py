@@ -43,6 +43,7 @@ _former = exists().where(
         _earlier.c.recipient == delivery.c.recipient,
         _earlier.c.state == "waiting",
         _earlier.c.revision < delivery.c.revision,
+        _earlier.c.id > delivery.c.id,
     )
 )
 _due = Prepared(

@@ -271,6 +271,22 @@ async def test_what_waits_to_be_tried_again_is_not_postponed_by_a_clock_set_back
     assert len(back.sink.got) == 1
 
 
+async def test_what_was_reckoned_before_the_step_and_written_after_it_is_not_postponed_either(
+    back: Back, hl7: Any, before: Any, eventually: Any
+) -> None:
+    back.sink.away = True
+    await back.tell(hl7.oru("M1", anc="0.40", collected=before(hours=1)))
+    await eventually(lambda: back.dispatcher.down)
+    back.dispatcher._leads = lambda: False  # its own attempts are over
+    await asyncio.sleep(0.1)
+    back.clock.off = -3 * HOUR
+    await eventually(lambda: moved_back(back))
+    stale = to_ms(back.clock() + 3 * HOUR)
+    await back.store.write(lambda c: c.execute(update(delivery).values(next_at=stale)))
+    back.clock.passes(timedelta(seconds=6))
+    await eventually(lambda: moved_back(back))
+
+
 async def moved_back(back: Back) -> bool:
     latest = await back.value(select(delivery.c.next_at).order_by(delivery.c.next_at.desc()))
     made = await back.value(select(delivery.c.created_at).order_by(delivery.c.created_at.desc()))

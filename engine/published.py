@@ -96,12 +96,13 @@ class Published:
 
     async def _renewed(self, found: Callable[[], bool]) -> None:
         now = self._clock()
-        wanted = not found() or now - self._read_at > _FRESH_S
+        # A clock that was set back makes nothing fresher than it is.
+        wanted = not found() or not 0 <= now - self._read_at <= _FRESH_S
         # Whoever comes while the keys are being renewed, and has a known one, need not wait.
-        if wanted and now - self._tried_at >= _APART_S and (not found() or not self._looking.locked()):
+        if wanted and abs(now - self._tried_at) >= _APART_S and (not found() or not self._looking.locked()):
             async with self._looking:
                 # Who waited for somebody else's look has its result.
-                if self._clock() - self._tried_at >= _APART_S:
+                if abs(self._clock() - self._tried_at) >= _APART_S:
                     self._tried_at = self._clock()
                     await self._look()
         elif wanted and not found() and self._looking.locked():

@@ -10,7 +10,19 @@ import re
 from typing import Final
 
 from emitters.charsets import CHARSETS, encoded
-from emitters.v2_parts import V2Profile, deleted, filler_number, msh, obx, own_number, pid, rows, stamp, text_of
+from emitters.v2_parts import (
+    V2Profile,
+    deleted,
+    filler_number,
+    msh,
+    number_of,
+    obx,
+    own_number,
+    pid,
+    rows,
+    stamp,
+    text_of,
+)
 from emitters.v2_words import WORDS, Words
 from rules.model import Alert, AlertFamily, AlertKind, LabResult
 
@@ -78,7 +90,7 @@ def _document(alert: Alert, control_id: str, profile: V2Profile, words: Words, a
 
 def _txa(alert: Alert, event: str, profile: V2Profile, at: str) -> str:
     def number(revision: int) -> str:
-        return f"{filler_number(alert.id)}.{revision}^{text_of(profile.sending_application)}"
+        return f"{number_of(alert)}.{revision}^{text_of(profile.sending_application)}"
 
     before = alert.revision - 1
     order = alert.result.order if alert.result is not None else None

@@ -20,6 +20,7 @@ __all__ = [
     "deleted",
     "filler_number",
     "msh",
+    "number_of",
     "obx",
     "own_number",
     "pid",
@@ -84,6 +85,17 @@ def filler_number(alert_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", alert_id)[:16]
 
 
+# Not hexadecimal, so that no other alert has that number.
+_OF_A_COPY: Final = {"pharmacist": "p", "laboratory": "l"}
+
+
+def number_of(alert: Alert) -> str:
+    """OBR-3.1 and TXA-12.1: of the alert, or of the copy for a second recipient, which is a message of its own. Under one number
+    a system that gets both would file the second one over the first, and the pharmacist's answer would be the prescriber's."""
+    number = filler_number(alert.id)
+    return f"{number[:15]}{_OF_A_COPY[alert.recipient]}" if alert.recipient else number
+
+
 def msh(kind: str, alert: Alert, control_id: str, profile: V2Profile, at: str) -> str:
     """``kind`` is MSH-9."""
     enhanced = (profile.accept_ack, "NE") if profile.accept_ack else ("", "")
@@ -144,7 +156,7 @@ def _cx(one: PatientIdentifier) -> str:
 
 
 def own_number(alert: Alert, profile: V2Profile) -> str:
-    return f"{filler_number(alert.id)}^{text_of(profile.sending_application)}"
+    return f"{number_of(alert)}^{text_of(profile.sending_application)}"
 
 
 def rows(alert: Alert, profile: V2Profile, words: Words, at: str) -> list[Row]:

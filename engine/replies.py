@@ -7,7 +7,7 @@ needs a reason and gives none, or one of a second recipient is kept as a step on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -39,8 +39,9 @@ def find(connection: Connection, replies: Sequence[Reply]) -> list[Known]:
         if any(reply.evidence == other.reply.evidence for other in found):
             continue
         if reply.control_id:
-            entry = alert_of_message(connection, reply.control_id)
-        elif len(reply.alert) == 16:
+            entry, recipient = alert_of_message(connection, reply.control_id)
+            reply = replace(reply, recipient=recipient)  # the same reply, of whom it is
+        elif len(reply.alert) in (15, 16):
             entry = alert_by_number(connection, reply.alert)
         else:
             entry = alert_by_id(connection, reply.alert)
@@ -71,7 +72,7 @@ class Replies:
             return
         note = self._why_not(reply, decision, entry) if what == "answered" else ""
         self._step(entry, "seen" if what == "answered" and note else what, reply, turn, note)
-        if entry.state == "open" and what in ("seen", "answered", "handed-back"):
+        if entry.state == "open" and not reply.recipient and what in ("seen", "answered", "handed-back"):
             work.seen[alert.id] = turn.now
             entry.seen = True
         # Whoever hands back what has passed on meanwhile changes nothing for who has it now.

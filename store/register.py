@@ -228,16 +228,17 @@ def alert_by_id(connection: Connection, alert_id: str) -> AlertRecord | None:
 
 
 def alert_by_number(connection: Connection, number: str) -> AlertRecord | None:
-    """By the 16 characters of its id that our order numbers hold (OBR-3); None where none or several have them."""
+    """By the 15 or 16 characters of its id that our order numbers hold (OBR-3); None where none or several have them."""
     first = "-".join((number[:8], number[8:12], number[12:16]))
     found = connection.scalars(select(alert.c.id).where(alert.c.id >= first, alert.c.id < f"{first}g").limit(2)).all()
     return alert_by_id(connection, found[0]) if len(found) == 1 else None
 
 
-def alert_of_message(connection: Connection, control_id: str) -> AlertRecord | None:
-    """By the MSH-10 of one of its notifications."""
-    found = connection.scalar(select(delivery.c.alert_id).where(delivery.c.control_id == control_id))
-    return alert_by_id(connection, found) if found is not None else None
+def alert_of_message(connection: Connection, control_id: str) -> tuple[AlertRecord | None, str]:
+    """By the MSH-10 of one of its notifications; and the second recipient whom that one was for, "" for none."""
+    query = select(delivery.c.alert_id, delivery.c.recipient).where(delivery.c.control_id == control_id)
+    found = connection.execute(query).first()
+    return (alert_by_id(connection, found.alert_id), found.recipient) if found is not None else (None, "")
 
 
 def settling(connection: Connection, now_ms: int, limit: int) -> list[str]:

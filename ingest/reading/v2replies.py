@@ -15,8 +15,10 @@ from wire.er7 import Header, Message, Segment
 __all__ = ["may_reply", "replies_in", "tells_by_its_type"]
 
 _ACKNOWLEDGEMENTS: Final = frozenset(("R41", "R42"))
-# OBR-3.1 of our alerts: the first 16 characters of the alert's id, without hyphens (emitters/hl7v2.py).
-_NUMBER: Final = re.compile(r"[0-9a-f]{16}")
+# OBR-3.1 of our alerts: the first 16 characters of the alert's id, without hyphens (emitters/v2_parts.py); the last one is a
+# letter for the copy of a second recipient.
+_NUMBER: Final = re.compile(r"([0-9a-f]{15})([0-9a-fpl])")
+_COPIES: Final = {"p": "pharmacist", "l": "laboratory"}
 _PEOPLE: Final = (("OBX", 16), ("PRT", 5), ("OBR", 32), ("ORC", 12))
 _LONGEST: Final = 500
 # An escape that may stand for a letter of the code: hexadecimal, highlighting, formatting, truncation.
@@ -62,7 +64,8 @@ def replies_in(message: Message) -> tuple[Reply, ...]:
         Reply(
             what="answered" if decision else "seen",
             evidence=name[:_LONGEST],
-            alert=number,
+            alert=number.rstrip("pl"),
+            recipient=_COPIES.get(number[-1:], ""),
             control_id="" if number else control_id,
             decision=decision,
             reason=_reason(rows)[:_LONGEST],

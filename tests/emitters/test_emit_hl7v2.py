@@ -237,6 +237,16 @@ def test_the_reference_range_is_the_threshold_and_absent_without_one(make):
     assert str(observations(build(make.alert(assessment=mild)))["26499-4"][7]) == ">=1.5"
 
 
+@pytest.mark.parametrize(
+    ("recipient", "number"), [("pharmacist", "a32b482151a4525p"), ("laboratory", "a32b482151a4525l")]
+)
+def test_a_copy_has_a_number_of_its_own_that_is_no_alerts(make, recipient, number):
+    copy = make.alert(recipient=recipient)
+    assert f"|{number}^NEUTROFLAG|" in build(copy).decode()
+    assert f"|{number}.1^NEUTROFLAG|" in build(copy, shape="MDM_T02").decode()
+    assert judge_v2(build(copy)) == []
+
+
 def test_filler_numbers_fit_and_differ():
     assert filler_number("a32b4821-51a4-5253-b956-d3b932eed8fc") == "a32b482151a45253"
 

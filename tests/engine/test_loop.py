@@ -211,6 +211,37 @@ async def test_an_hl7_answer_under_our_order_number_closes_the_alert(
     assert rows_of("SELECT disposition, reason FROM message WHERE control_id = 'A1'") == [("not_relevant", "answer")]
 
 
+async def test_the_pharmacists_copy_has_a_number_of_its_own_and_its_answer_closes_nothing(
+    run_engine: Any,
+    enrol_by_csv: Any,
+    tmp_path: Any,
+    url: str,
+    hl7: Any,
+    prescriber: Any,
+    eventually: Any,
+    rows_of: Any,
+) -> None:
+    both = 'for = { recipient = ["prescriber", "pharmacist"] }\n'  # of the last destination, ehr-v2
+    await enrol_by_csv(tmp_path, url, "405660")
+    running = await run_engine(extra=both + '[routing]\npharmacist = "Organization/pharmacy"\n')
+    await running.tell(hl7.oru("M1", anc="0.40"))
+    await running.settled()
+    number = filler_number((await alert_of(running))["id"])
+    sent = [raw.decode().split("OBR|1||")[1].partition("^")[0] for raw in prescriber.messages().values()]
+    assert sorted(sent) == sorted([number, f"{number[:15]}p"])
+    controls = rows_of("SELECT control_id FROM delivery WHERE destination = 'ehr-v2' AND recipient = 'pharmacist'")
+    head = f"|^~\\&|EHR|CHX|NEUTROFLAG|CHX|{hl7.stamp(hl7_now())}||"
+    receipt = f"MSH{head}ZAM^Z03|R1|P|2.5\rMSA|AA|{controls[0]}\r".encode()
+    await running.tell(v2_answer(hl7, f"{number[:15]}p", "STOPPED"), receipt)
+    await eventually(
+        lambda: rows_of("SELECT count(*) FROM step WHERE who LIKE 'pharmacist%' AND state = 'seen'") == [1]
+    )
+    assert rows_of("SELECT who FROM step WHERE state = 'answered'") == ["pharmacist Claire HODA"]
+    assert rows_of("SELECT seen_at FROM alert") == [None]  # whoever must answer has not seen it for that
+    assert (await alert_of(running))["state"] == "open"
+    assert rows_of("SELECT count(*) FROM answer") == [0]
+
+
 async def test_read_receipts_and_alert_acknowledgements_are_seen_and_close_nothing(
     running: Any, hl7: Any, rows_of: Any, eventually: Any
 ) -> None:

@@ -91,7 +91,7 @@ _OF_A_COPY: Final = {"pharmacist": "p", "laboratory": "l"}
 
 def number_of(alert: Alert) -> str:
     """OBR-3.1 and TXA-12.1: of the alert, or of the copy for a second recipient, which is a message of its own. Under one
-    number a system that gets both would file the second over the first, and the pharmacist's answer would be the prescriber's.
+    number a system that gets both would file the second over the first, and its answer be the prescriber's.
     """
     number = filler_number(alert.id)
     return f"{number[:15]}{_OF_A_COPY[alert.recipient]}" if alert.recipient else number

@@ -20,11 +20,12 @@ from engine.keys import keys_router
 from engine.observe import Meters
 from engine.tokens import access_of
 from engine.web import Web
+from engine.web_limits import Bounded, HttpLimits, protocol
 from ingest.access import Access, Senders
 from ingest.fhir_http import FhirDoor
 from ingest.files import FolderDoor, FolderLimits
 from ingest.hl7_http import Hl7Door
-from ingest.limits import MllpLimits
+from ingest.limits import Keeper, MllpLimits
 from ingest.mllp import MllpListener
 from store import Store, StoreUnavailable, trail
 from store.values import to_ms
@@ -140,7 +141,7 @@ class Engine:
                 handlers=handlers,
             )
             secure = self._http_tls = tls.http_server(settings.http)
-            self._web = Web(Guarded(self.app, tls=secure is not None), tls=secure, on_lost=lambda: self._fail("http"))
+            self._web = self._bounded(self.app, secure)
             await self._web.open(settings.http.host, settings.http.port)
             self.http_port = self._web.port
         if accepts:
@@ -152,6 +153,30 @@ class Engine:
             mode=settings.engine.mode,
             host=settings.mllp.host,
             port=self.mllp.port if self.mllp else 0,
+        )
+
+    def _bounded(self, app: FastAPI, secure: ssl.SSLContext | None) -> Web:
+        http = self.settings.http
+        limits = HttpLimits(
+            max_connections=http.max_connections,
+            max_connections_per_peer=http.max_connections_per_peer,
+            max_messages_per_s=http.max_requests_per_s,
+            max_held_bytes=http.max_held_bytes,
+            max_requests=http.max_requests,
+            max_header_bytes=http.max_header_bytes,
+            header_timeout_s=http.header_timeout_s,
+            body_timeout_s=http.body_timeout_s,
+        )
+        keeper = Keeper(limits)
+
+        def noticed(event: str) -> None:
+            self.meters.noticed("http", event)
+
+        return Web(
+            Guarded(Bounded(app, keeper, limits, noticed), tls=secure is not None),
+            tls=secure,
+            on_lost=lambda: self._fail("http"),
+            protocol=protocol(keeper, limits, noticed),
         )
 
     def _open_folders(self, store: Store, board: JudgedBoard) -> None:

@@ -183,6 +183,19 @@ class HttpSection(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    max_header_bytes: int = Field(default=64 * 1024, ge=4096)
+    max_connections: int = Field(default=1024, ge=1)
+    max_connections_per_peer: int = Field(default=512, ge=1)
+    """Of one address; a connection too many is answered 503 and closed."""
+    max_requests: int = Field(default=256, ge=1)
+    """At once; one more is answered 503 (try again)."""
+    max_requests_per_s: float = Field(default=0, ge=0)
+    """Of one address; beyond it the answer is 429 with the seconds to wait. 0: as fast as the store takes them."""
+    max_held_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
+    """Of the bodies of all requests; beyond it the answer is 503."""
+    header_timeout_s: float = Field(default=10, gt=0)
+    body_timeout_s: float = Field(default=60, gt=0)
+    """From the end of the headers; long bodies have longer, at 16 KiB/s. What is late is answered 408."""
     allow_plaintext: bool = False
     allow_anonymous: bool = False
     certificate: Path | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from engine.observe import Meters
 from ingest.access import CHALLENGE
@@ -51,6 +52,12 @@ def application(
         if not may_measure(request):
             return Response("A bearer token is needed\n", status_code=401, headers=CHALLENGE, media_type="text/plain")
         return Response(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_request: Request, _error: Exception) -> Response:
+        """Nobody reads this answer; what had come of the body was nothing yet."""
+        meters.noticed("http", "left_before_the_end")
+        return Response(status_code=400)
 
     @app.exception_handler(Exception)
     async def fault(_request: Request, error: Exception) -> Response:

@@ -24,8 +24,9 @@ class Web:
         tls: ssl.SSLContext | None = None,
         grace_s: int = 5,
         on_lost: Callable[[], None] | None = None,
+        protocol: type[asyncio.Protocol] | None = None,
     ) -> None:
-        """``on_lost`` is called when it ends without having been told to."""
+        """``on_lost`` is called when it ends without having been told to. ``protocol``: of each connection."""
         self.port = 0
         config = uvicorn.Config(
             app,
@@ -34,7 +35,7 @@ class Web:
             lifespan="off",
             timeout_graceful_shutdown=grace_s,
             server_header=False,
-            http="httptools",
+            http=protocol or "httptools",
         )
         config.load()
         # Our own context: uvicorn would build one from file names, with another minimum version.

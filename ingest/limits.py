@@ -12,18 +12,24 @@ from dataclasses import dataclass
 
 from wire import mllp
 
-__all__ = ["Keeper", "MllpLimits"]
+__all__ = ["SLOWEST", "Keeper", "Limits", "MllpLimits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MllpLimits:
-    max_frame_bytes: int = mllp.DEFAULT_LIMIT
+class Limits:
+    """Of any listener."""
+
     max_connections: int = 4096
     max_connections_per_peer: int = 1024
     max_messages_per_s: float = 0
     """Of one peer; 0: as fast as the store takes them."""
     max_held_bytes: int = 256 * 1024 * 1024
-    """Of frames that have begun or wait for the store, over all connections."""
+    """Of what has begun or waits for the store, over all connections."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MllpLimits(Limits):
+    max_frame_bytes: int = mllp.DEFAULT_LIMIT
     idle_timeout_s: float = 900
     frame_timeout_s: float = 60
     """From the first byte of a frame to its last; a long frame has longer, at ``SLOWEST`` bytes a second."""
@@ -34,12 +40,13 @@ class MllpLimits:
 
 
 SLOWEST = 16 * 1024
+_MOST_PEERS = 10_000
 
 
 class Keeper:
     """What the limits are held against. A peer is an address: its connections share its allowance."""
 
-    def __init__(self, limits: MllpLimits) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.held_bytes = 0
         self._open: Counter[str] = Counter()
@@ -61,7 +68,9 @@ class Keeper:
         self._open[peer] -= 1
         if self._open[peer] <= 0:
             del self._open[peer]
-            self._paid_until.pop(peer, None)
+            # What is owed is owed by the address: whoever connects anew for each message waits all the same.
+            if self._paid_until.get(peer, 0.0) <= time.monotonic():
+                self._paid_until.pop(peer, None)
 
     def owed_s(self, peer: str, messages: int) -> float:
         """How long this peer must wait after so many more messages: a second's worth may come at once."""
@@ -69,6 +78,8 @@ class Keeper:
         if not rate:
             return 0.0
         now = time.monotonic()
+        if len(self._paid_until) > _MOST_PEERS:
+            self._paid_until = {one: until for one, until in self._paid_until.items() if until > now}
         self._paid_until[peer] = until = max(self._paid_until.get(peer, 0.0), now - 1.0) + messages / rate
         return max(0.0, until - now)
 

@@ -165,6 +165,7 @@ REFUSALS: list[tuple[TreatmentCourse, CourseChange, str, str]] = [
     (GONE, Transferred(TODAY, "CHU", accepted=True), "", "already-transferred"),
     (COURSE, Lost(TOMORROW), "on", "future"),
     (COURSE, Lost(START - timedelta(days=1)), "on", "before-start"),
+    (replace(COURSE, start=TODAY), Lost(ago(1)), "on", "before-start"),
     (LOST, Lost(TODAY), "", "already-lost"),
     (COURSE, Deceased(TOMORROW), "on", "future"),
     (COURSE, Deceased(START - timedelta(days=1)), "on", "before-start"),
@@ -222,6 +223,16 @@ def test_an_interruption_ends_with_its_restart() -> None:
     paused = change(COURSE, Interrupted(at(ago(10))), today=TODAY)
     assert paused.interruptions == (pause(ago(10)),)
     assert change(paused, Restarted(at(TODAY)), today=TODAY).interruptions == (pause(ago(10), TODAY),)
+
+
+def test_the_first_day_of_what_holds_belongs_to_it() -> None:
+    """A stop on the day of a restart, signs on the day of the first dose, a history attested again as it is known."""
+    assert change(RESTARTED, Stopped(ago(20), StopReason.OTHER), today=TODAY).stop is not None
+    assert change(COURSE, InfectionSigns(START), today=TODAY).infection_signs_on == START
+    again = change(
+        replace(COURSE, prior_neutropenia=PriorNeutropenia.MILD), AttestHistory(PriorNeutropenia.MILD, BY), today=TODAY
+    )
+    assert again.prior_attested == BY
 
 
 def test_a_pause_may_become_a_stop_on_its_first_day() -> None:

@@ -675,3 +675,20 @@ def test_what_raises_nothing_belongs_to_no_family() -> None:
     found = judge(None, count(DAY, 3000), on=DAY + 3 * SOON)
     assert (found.alert, found.family, found.episode_on) == (AlertLevel.NONE, None, None)
     assert (judge(count(DAY, 3000)).family, judge(count(DAY, 800)).family) == (None, AlertFamily.STOP)
+
+
+def test_signs_answered_by_a_normal_count_are_of_the_day_they_began() -> None:
+    found = judge(count(DAY, 3000), course=replace(COURSE, infection_signs_on=DAY - SOON))
+    assert (found.family, found.episode_on) == (AlertFamily.OVERDUE, DAY - SOON)
+
+
+def test_without_a_planned_start_no_schedule_is_cited() -> None:
+    planned = replace(COURSE, start=DAY + 3 * SOON)
+    with_start, without = (
+        judge(count(DAY, 3000), course=planned),
+        judge(count(DAY, 3000), course=replace(planned, start=None)),
+    )
+    assert with_start.action == without.action
+    assert (with_start.next_due is None, without.next_due is None) == (False, True)
+    assert with_start.citations[: len(without.citations)] == without.citations
+    assert len(with_start.citations) > len(without.citations)

@@ -27,6 +27,8 @@ from store.database import writer
 ALERTS = int(os.environ.get("NEUTROFLAG_ALERTS", "200"))
 SYSTEM = "urn:oid:1.2.3"
 GROUP = 200
+MORE = ("DetectedIssue", "CommunicationRequest", "ServiceRequest")
+"""What L3 has besides."""
 PATIENCE_S = 900 + ALERTS
 """So that it ends; how long it takes is no matter of this test."""
 
@@ -126,7 +128,7 @@ retry_longest_s = 2
     chosen = load(settings, {})
     await asyncio.to_thread(register, tmp_path, url, chosen.zone)
     await asyncio.to_thread(patients, hapi)
-    known = {kind: {one["id"] for one in hapi.all(kind)} for kind in ("Flag", "Task")}
+    known = {kind: {one["id"] for one in hapi.all(kind)} for kind in ("Flag", "Task", *MORE)}
 
     def made(kind: str) -> list[dict[str, Any]]:
         """Of the stops alone: the clock tells of the server that is down."""
@@ -188,6 +190,22 @@ retry_longest_s = 2
     assert Counter(per_alert.values()) == Counter({1: ALERTS - closed, 2: closed})
     identifiers = Counter(one["identifier"][0]["value"] for one in [*flags, *after.values()])
     assert max(identifiers.values()) == 1
+    if level == "L3":
+        only_once(hapi, known)
+
+
+def only_once(hapi: Any, known: dict[str, set[str]]) -> None:
+    """One issue and one proposed count an alert, and one message that still is to be read; each identifier once."""
+    found = {kind: [one for one in hapi.all(kind) if one["id"] not in known[kind]] for kind in MORE}
+    names = Counter((kind, one["identifier"][0]["value"]) for kind in MORE for one in found[kind])
+    assert max(names.values()) == 1
+    assert len(found["DetectedIssue"]) == ALERTS
+    assert len(found["ServiceRequest"]) == ALERTS
+    assert {one["status"] for one in found["ServiceRequest"]} == {"active"}
+    standing = [one for one in found["CommunicationRequest"] if one["status"] == "active"]
+    per_alert = Counter(one["identifier"][0]["value"].rpartition(":")[0] for one in standing)
+    assert len(per_alert) == ALERTS
+    assert set(per_alert.values()) == {1}
 
 
 @pytest.mark.parametrize("level", list(Level))

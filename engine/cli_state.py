@@ -254,6 +254,7 @@ def patients_show_command(config: Path | None, key: str, json: bool, *, stdout: 
         number = _one_patient(connection, key)
         record = register.by_id(connection, [number])[0]
         alerts = listing.alerts(connection, number)
+        ways = {item["id"]: listing.way(connection, item["id"]) for item in alerts if item["state"] == "open"}
     whole = {
         "id": record.id,
         "enrolled": record.enrolled,
@@ -265,6 +266,8 @@ def patients_show_command(config: Path | None, key: str, json: bool, *, stdout: 
         "counts": len(record.results),
         "alerts": [
             {name: item[name] for name in ("id", "family", "level", "state", "revision", "title", "updated_at")}
+            # What is open: who was told, who has seen it, to whom it passed on.
+            | ({"steps": ways[item["id"]]} if item["id"] in ways else {})
             for item in alerts
         ],
     }

@@ -197,13 +197,18 @@ def alert_whole(connection: Connection, alert_id: str) -> dict[str, Any] | None:
     return {
         "state": row.state,
         **json.loads(row.body),
-        "steps": [_step(item) for item in steps.of(connection, alert_id)],
+        "steps": way(connection, alert_id),
         "answers": [
             {"at": _moment(one["at"]), **{name: one[name] for name in ("revision", "by", "decision", "reason")}}
             for one in given
         ],
         "deliveries": list(deliveries(connection, alert_id=alert_id)),
     }
+
+
+def way(connection: Connection, alert_id: str) -> list[dict[str, Any]]:
+    """The steps of an alert to its answer, in the order in which they were recorded."""
+    return [_step(item) for item in steps.of(connection, alert_id)]
 
 
 def _step(item: Step) -> dict[str, Any]:

@@ -340,6 +340,7 @@ async def test_the_way_is_shown_by_the_command(
     import sys
 
     from engine.cli_alerts import alerts_list_command, alerts_show_command
+    from engine.cli_state import patients_show_command
 
     await running.tell(hl7.oru("M1", anc="0.84"))
     await running.settled()
@@ -350,6 +351,9 @@ async def test_the_way_is_shown_by_the_command(
     assert alerts_show_command(file, row["id"], True, stdout=sys.stdout, stderr=sys.stderr) == 0
     whole = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [step["state"] for step in whole["steps"]] == ["made", "sent", "stored", "sent", "stored"]
+    assert patients_show_command(file, "405660", True, stdout=sys.stdout, stderr=sys.stderr) == 0
+    (shown,) = json.loads(capsys.readouterr().out.splitlines()[-1])["alerts"]
+    assert shown["steps"] == whole["steps"]
     assert alerts_show_command(file, "nobody's", True, stdout=sys.stdout, stderr=sys.stderr) == 1
 
 

@@ -8,7 +8,10 @@ from console.port import RefusedInput, Visitor
 
 __all__ = ["acting", "number_of", "problem_of", "problem_word"]
 
-_PROBLEMS = ("body-gone", "by-missing", "by-too-long", "nothing-chosen", "refused")
+_PROBLEMS = (
+    *("body-gone", "by-missing", "by-too-long", "nothing-chosen", "refused"),
+    *("changed-meanwhile", "several-messages", "reason-missing", "reason-too-long"),
+)
 
 
 def acting(who: Visitor, form: FormData) -> str:

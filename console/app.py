@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from console import auth, clinic, oidc, operators
+from console import auth, clinic, merging, oidc, operators
 from console.auth import visitor
 from console.port import Console, Right, Visitor
 from console.site import HERE, Site
@@ -39,6 +39,7 @@ def router(console: Console) -> APIRouter:
         routes.include_router(oidc.routes(console.sign_on))
     routes.include_router(_common(site))
     routes.include_router(clinic.routes(site))
+    routes.include_router(merging.routes(site))
     routes.include_router(operators.routes(site))
     routes.include_router(nowhere(site))
     return routes

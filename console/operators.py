@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import FormData
 
-from console import auth, compare, deliveries
+from console import auth, compare, deliveries, editing
 from console.acting import acting, number_of, problem_of, problem_word
 from console.port import RefusedInput, Right, Visitor
 from console.raw_text import readable
@@ -35,6 +35,7 @@ def routes(site: Site) -> APIRouter:
     """To be included in the console's router."""
     router = APIRouter()
     router.include_router(_messages(site))
+    router.include_router(editing.routes(site))
     router.include_router(deliveries.routes(site))
     router.include_router(compare.routes(site))
     return router
@@ -109,10 +110,11 @@ def _one(site: Site, request: Request, who: Visitor, number: str, *, done: str, 
         notifications=_notifications(stages.sent),
         row=stages.row,
         raw=readable(raw, stages.row["format"]) if raw is not None else None,
-        done=done if done in ("replay",) else "",
+        done=done if done in ("replay", "edited") else "",
         problem=problem_word(problem),
         plain=plain,
         can_replay=who.may(Right.REPLAY) and raw is not None,
+        can_edit=who.may(Right.REPLAY) and raw is not None and stages.row["disposition"] in editing.FAILED,
     )
 
 

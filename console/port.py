@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from rules.changes import CourseChange
 from rules.decisions import Decision, decisions_for, needs_reason
@@ -97,7 +97,13 @@ class Actions(typing.Protocol):
 
     async def change_course(self, patient_id: str, change: CourseChange, *, by: str) -> None: ...
 
-    async def replay_message(self, message_id: int, *, by: str) -> int: ...
+    async def replay_message(self, message_id: int, *, by: str, edited: bytes | None = None) -> int:
+        """The number of the copy that is judged; ``edited``: with these bytes in place of the original's."""
+        ...
+
+    async def undo_merge(self, number: int, *, reason: str, by: str) -> None:
+        """``number``: of the audit entry of a merge that stands, the last one of its patient."""
+        ...
 
     async def replay_dead(self, ids: Sequence[int], *, by: str) -> int:
         """How many wait again."""
@@ -160,6 +166,8 @@ class Console:
     """Cookies over TLS only."""
     version: str
     clock: Callable[[], datetime]
+    look_ahead: Callable[[Connection, int, bytes], dict[str, typing.Any]]
+    """What judging these bytes in place of a message's would change: ``before``, ``after``, ``counts``, ``alerts``."""
     write: Callable[..., Awaitable[typing.Any]]
     """Runs ``operation(connection)`` in the store's next transaction: for accounts and sessions only."""
     sign_on: SignOn | None = None

@@ -38,6 +38,97 @@ OPERATORS: dict[str, tuple[str, str]] = {
         "Nothing was done: give your name, it is kept with the action.",
     ),
     "problem.by-too-long": ("Rien n’a été fait : ce nom est trop long.", "Nothing was done: this name is too long."),
+    "problem.changed-meanwhile": (
+        "Rien n’a été fait : une autre fusion a suivi, ou le dossier a changé entre-temps. Relire la page.",
+        "Nothing was done: another merge has followed, or the record changed meanwhile. Read the page again.",
+    ),
+    "problem.reason-missing": (
+        "Rien n’a été fait : indiquez le motif, il est gardé avec l’action.",
+        "Nothing was done: give the reason, it is kept with the action.",
+    ),
+    "problem.reason-too-long": (
+        "Rien n’a été fait : ce motif est trop long.",
+        "Nothing was done: this reason is too long.",
+    ),
+    "problem.several-messages": (
+        "Rien n’a été fait : le texte contient plusieurs messages (plusieurs MSH).",
+        "Nothing was done: the text holds several messages (several MSH).",
+    ),
+    "problem.unchanged": (
+        "Rien n’a été fait : le texte est celui du message. Pour le rejuger tel quel, utilisez sa page.",
+        "Nothing was done: the text is that of the message. To judge it again as it is, use its page.",
+    ),
+    "problem.empty": ("Rien n’a été fait : le texte est vide.", "Nothing was done: the text is empty."),
+    "problem.not-encodable": (
+        "Rien n’a été fait : un caractère n’existe pas dans le jeu de caractères du message.",
+        "Nothing was done: a character does not exist in the message's character set.",
+    ),
+    "message.edit": ("Corriger une copie", "Edit a copy"),
+    "message.done.edited": (
+        "Copie corrigée enregistrée : elle est jugée sous ce numéro, l’original reste tel quel.",
+        "The edited copy is stored: it is judged under this number, the original stays as it is.",
+    ),
+    "edit.title": ("Corriger une copie du message {n}", "Edit a copy of message {n}"),
+    "edit.lead": (
+        "L’original reste tel qu’il est venu. La copie est jugée comme un message reçu et peut lever des alertes ; "
+        "elle porte le lien vers l’original et votre nom. N’y mettez que ce que le laboratoire a confirmé.",
+        "The original stays as it came. The copy is judged like a message that was received, and may raise alerts; it is "
+        "linked to the original and carries your name. Write only what the laboratory has confirmed.",
+    ),
+    "edit.cannot": ("Ce message ne peut être corrigé ici.", "This message cannot be edited here."),
+    "edit.cannot.text": (
+        "Un formulaire changerait ses octets, ou il est trop grand. En ligne de commande : "
+        "neutroflag messages replay NUMÉRO --edited FICHIER.",
+        "A form would change its bytes, or it is too large. On the command line: "
+        "neutroflag messages replay NUMBER --edited FILE.",
+    ),
+    "edit.not-failed": (
+        "Il a été lu : c’est au laboratoire de le corriger.",
+        "It was read: correcting it is the laboratory's.",
+    ),
+    "edit.text": ("Texte de la copie ({codec})", "Text of the copy ({codec})"),
+    "edit.hint": (
+        "Un segment HL7 par ligne. Le jeu de caractères du message est gardé.",
+        "One HL7 segment a line. The message's character set is kept.",
+    ),
+    "edit.look": ("Voir ce qui changerait", "See what would change"),
+    "edit.replay": ("Enregistrer et juger la copie", "Store and judge the copy"),
+    "edit.seen": ("Ce que ce texte changerait", "What this text would change"),
+    "edit.before": ("Aujourd’hui", "Today"),
+    "edit.after": ("Avec ce texte", "With this text"),
+    "edit.counts": ("Numérations lues", "Counts read"),
+    "edit.alerts": ("Alertes", "Alerts"),
+    "edit.none": ("aucune", "none"),
+    "edit.nothing-yet": ("Rien n’a été enregistré.", "Nothing was stored."),
+    "nav.merges": ("Fusions", "Merges"),
+    "merges.title": ("Fusions d’identités", "Merged records"),
+    "merges.lead": (
+        "Deux dossiers devenus un seul par un message ADT^A40. La dernière fusion d’un patient peut être annulée : "
+        "chaque dossier reprend alors ses numérations, et les deux sont jugés à nouveau.",
+        "Two records that became one by an ADT^A40 message. The last merge of a patient can be undone: each record then has "
+        "its own counts again, and both are judged anew.",
+    ),
+    "merges.none": ("Aucune fusion.", "No merge."),
+    "merges.gone": ("Dossier qui n’existe plus", "A record that is no more"),
+    "merges.at": ("Fusionné", "Merged"),
+    "merges.by": ("Par", "By"),
+    "merges.identifiers": ("Identifiants venus de l’autre dossier", "Identifiers from the other record"),
+    "merges.counts": ("Numérations venues avec", "Counts that came along"),
+    "merges.course": ("Traitement", "Treatment"),
+    "merges.course.moved": ("venu de l’autre dossier", "came from the other record"),
+    "merges.course.stayed": ("celui de ce dossier", "this record's own"),
+    "merges.reason": ("Motif de l’annulation", "Reason for undoing"),
+    "merges.undo": ("Annuler cette fusion", "Undo this merge"),
+    "merges.undo.text": (
+        "Les alertes ouvertes qui reposent sur des numérations rendues sont retirées et levées là où elles doivent l’être.",
+        "Open alerts that rest on counts given back are withdrawn, and raised where they belong.",
+    ),
+    "merges.undone": ("Annulée", "Undone"),
+    "merges.done": ("La fusion est annulée.", "The merge is undone."),
+    "merges.later-first": (
+        "Une fusion plus récente du même patient doit être annulée d’abord.",
+        "A later merge of the same patient must be undone first.",
+    ),
     "problem.nothing-chosen": ("Rien n’était choisi.", "Nothing was chosen."),
     "problem.refused": ("L’action a été refusée ; rien n’a été fait.", "The action was refused; nothing was done."),
     # The list of messages

@@ -98,10 +98,15 @@ def _preview(number: int, before: str, work: Work) -> Preview:
 
 
 def again(
-    connection: Connection, numbers: Sequence[int], *, by: str, bytes_instead: bytes | None = None
+    connection: Connection,
+    numbers: Sequence[int],
+    *,
+    by: str,
+    bytes_instead: bytes | None = None,
+    now: datetime | None = None,
 ) -> dict[int, int | None]:
     """The number of each copy; None: no such message, or no body. The audit names who, of what, and whether edited."""
-    now = datetime.now(UTC)
+    now = now or datetime.now(UTC)
     copies: dict[int, int | None] = {}
     for number in numbers:
         item = None

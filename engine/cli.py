@@ -289,12 +289,13 @@ def patients_unmerge(
     key: str,
     config: Config = None,
     by: Annotated[str, typer.Option("--by", help="Who takes the merge back.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why; stays in the audit.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
 ) -> None:
     """Take the last merge (ADT^A40) of a patient back. KEY: as for show."""
     from engine.cli_merge import patients_unmerge_command
 
-    raise typer.Exit(patients_unmerge_command(config, key, by, yes, stdout=sys.stdout, stderr=sys.stderr))
+    raise typer.Exit(patients_unmerge_command(config, key, by, yes, reason, stdout=sys.stdout, stderr=sys.stderr))
 
 
 @alerts_app.command("list")

@@ -50,6 +50,7 @@ def messages_replay_command(
     stderr: TextIO,
 ) -> int:
     from engine.again import again, preview
+    from ingest.envelope import pieces
     from store import triage
 
     other = None
@@ -60,6 +61,8 @@ def messages_replay_command(
             other = edited.read_bytes()
         except OSError as error:
             raise _Stop(FAILURE, f"{edited}: {error.strerror}") from None
+        if len(pieces(other)) > 1:
+            raise _Stop(USAGE, f"{edited}: holds several messages; each is judged by itself")
     settings = _settings(config)
     with _database(config, write=yes) as connection:
         chosen = list(numbers) or triage.of_kind(connection, kind=kind, reason=reason, sender=sender, limit=_MOST)

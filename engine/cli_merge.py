@@ -14,16 +14,12 @@ __all__ = ["patients_unmerge_command"]
 
 @_guarded
 def patients_unmerge_command(
-    config: Path | None, key: str, by: str, yes: bool, *, stdout: TextIO, stderr: TextIO
+    config: Path | None, key: str, by: str, yes: bool, reason: str = "", *, stdout: TextIO, stderr: TextIO
 ) -> int:
     """Works beside a running engine. ``key``: any identifier of the patient that both records became."""
     from engine.back import present_of
-    from engine.identity import Patients
-    from engine.merge import last_merge, undo
-    from engine.present import Turn
-    from store import register
-    from store.port import PatientRecord, Work
-    from store.store import record as write
+    from engine.merge import last_merge
+    from engine.unmerge import take_back
 
     if not by.strip():
         print("--by: a name; taking a merge back is a person's decision", file=stderr)
@@ -38,14 +34,11 @@ def patients_unmerge_command(
         if not yes:
             print(f"would undo: {words}; say --yes to do it", file=stdout)
             return OK
-        # Nothing is left of a record that was off the register for long: it begins anew, under its own number.
-        (survivor,) = register.by_id(connection, [moved.survivor])
-        (prior,) = register.by_id(connection, [moved.prior]) or [PatientRecord(id=moved.prior, new=True)]
-        patients, work = Patients(), Work()
-        for record in (survivor, prior):
-            patients.add(record)
-        undo(moved, prior, survivor, patients, present_of(settings), Turn(work, datetime.now(UTC)), by.strip())
-        if write(work, connection) is not None:
+        now = datetime.now(UTC)
+        if (
+            take_back(connection, moved, present_of(settings), by=by.strip(), reason=reason.strip(), now=now)
+            is not None
+        ):
             print("somebody else changed one of the two just now; say it again", file=stderr)
             return FAILURE
     print(f"undone: {words}", file=stdout)

@@ -13,7 +13,9 @@ answer          decision     not-for-this-alert
 answer          reason       missing (for continued, disputed, not-my-patient), too-long
 answer          (whole)      changed-meanwhile (read the alert again), withdrawn
 change_course   (whole)      not-enrolled (only Started puts a patient on the register), changed-meanwhile
-replay_message  (whole)      body-gone
+replay_message  (whole)      body-gone, several-messages (in an edited copy)
+undo_merge      reason       missing, too-long
+undo_merge      (whole)      changed-meanwhile (not the last merge that stands)
 ==============  ===========  =============================================================================================
 """
 
@@ -30,7 +32,10 @@ from sqlalchemy import Connection
 from console.port import Decision, RefusedInput, decisions_for, needs_reason
 from engine.enrol import enrol
 from engine.escalation import Escalation
-from engine.present import history_of
+from engine.merge import merge_of
+from engine.present import Present, history_of
+from engine.unmerge import take_back
+from ingest.envelope import pieces
 from rules import find_protocol
 from rules.changes import CourseChange, CourseError, Deceased, Started, Transferred, change
 from rules.limits import limits_of
@@ -60,7 +65,10 @@ class Clinician:
         default_protocol: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         escalation: Escalation | None = None,
+        present: Present | None = None,
     ) -> None:
+        """``present``: judges anew what a merge that is taken back moves."""
+        self._present = present
         self._store = store
         self._escalation = escalation
         self._zone = zone
@@ -138,16 +146,17 @@ class Clinician:
             await asyncio.sleep(_PAUSE_S)
         raise RefusedInput("", "changed-meanwhile")
 
-    async def replay_message(self, message_id: int, *, by: str) -> int:
+    async def replay_message(self, message_id: int, *, by: str, edited: bytes | None = None) -> int:
         """The number of the copy that is judged again. Raises RefusedInput, LookupError, StoreUnavailable."""
+        from engine.again import again  # what it looks ahead with is slow to load
+
         by, now = _who(by), self._clock()
+        if edited is not None and len(pieces(edited)) > 1:
+            raise RefusedInput("", "several-messages")
 
         def replayed(connection: Connection) -> int | None:
-            copied = inbox.replay(connection, message_id, to_ms(now))
-            if copied is not None:
-                detail = {"message": message_id, "copy": copied}
-                register.write(connection, _audit(now, by, "replay-message", detail), to_ms(now))
-            elif not inbox.known(connection, message_id):
+            copied = again(connection, [message_id], by=by, bytes_instead=edited, now=now)[message_id]
+            if copied is None and not inbox.known(connection, message_id):
                 raise LookupError(message_id)
             return copied
 
@@ -156,6 +165,26 @@ class Clinician:
             raise RefusedInput("", "body-gone")
         self._store.on_arrivals()
         return copied
+
+    async def undo_merge(self, number: int, *, reason: str, by: str) -> None:
+        """Raises RefusedInput, LookupError, StoreUnavailable."""
+        by, reason, now, present = _who(by), reason.strip(), self._clock(), self._present
+        if not reason:
+            raise RefusedInput("reason", "missing")
+        if len(reason) > _LONGEST_REASON:
+            raise RefusedInput("reason", "too-long")
+        if present is None:
+            raise LookupError(number)
+
+        def undone(connection: Connection) -> bool:
+            moved = merge_of(connection, number)
+            if moved is None:
+                raise LookupError(number)
+            return take_back(connection, moved, present, by=by, reason=reason, now=now) is None
+
+        if not await self._store.write(undone):
+            raise RefusedInput("", "changed-meanwhile")
+        self._store.on_arrivals()
 
     async def replay_dead(self, ids: Sequence[int], *, by: str) -> int:
         """How many wait again; one that newer news of its alert has overtaken does not.

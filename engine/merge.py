@@ -16,13 +16,12 @@ from engine.identity import Known, Patients, usable
 from engine.present import Present, Turn
 from ingest.reading import Merge
 from rules.model import AlertFamily, PatientIdentifier, TreatmentCourse
+from store.merges import MERGED, UNDONE
 from store.port import Audit, PatientRecord, ResultRecord
 from store.tables import audit
 from store.values import new_id
 
-__all__ = ["MERGED", "UNDONE", "Moved", "last_merge", "merge", "undo"]
-
-MERGED, UNDONE = "patients-merged", "patients-unmerged"
+__all__ = ["MERGED", "UNDONE", "Moved", "last_merge", "merge", "merge_of", "undo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +35,8 @@ class Moved:
     course: TreatmentCourse | None
     owner: str
     course_moved: bool
+    reason: str = ""
+    """Why it was taken back, where a person gave one."""
 
 
 def merge(fact: Merge, patients: Patients, present: Present, turn: Turn) -> bool:
@@ -78,6 +79,12 @@ def last_merge(connection: Connection, survivor: str) -> Moved | None:
     return list(standing.values())[-1] if standing else None
 
 
+def merge_of(connection: Connection, number: int) -> Moved | None:
+    """What the merge with this audit entry moved; None where the entry is none."""
+    row = connection.execute(select(audit.c.action, audit.c.detail).where(audit.c.seq == number)).first()
+    return msgspec.json.decode(row.detail, type=Moved) if row is not None and row.action == MERGED else None
+
+
 def _merge(prior: PatientRecord, survivor: PatientRecord, patients: Patients, present: Present, turn: Turn) -> None:
     moved = Moved(
         prior=prior.id,
@@ -111,6 +118,7 @@ def undo(
     present: Present,
     turn: Turn,
     by: str,
+    reason: str = "",
 ) -> None:
     """Gives the prior record back what was its own, and what has come since under its identifiers."""
     own = {(i.value, i.authority) for i in moved.identifiers}
@@ -127,7 +135,7 @@ def undo(
     _readdress(survivor, prior, None if moved.course_moved else set(keys), present, turn)
     if moved.course_moved:
         _leave(survivor)
-    _note(UNDONE, moved, turn, by)
+    _note(UNDONE, dataclasses.replace(moved, reason=reason), turn, by)
     for record in (prior, survivor):
         present.look(record, turn)
 

@@ -12,6 +12,8 @@ from fastapi import APIRouter
 from sqlalchemy import Engine
 
 from console import Console, router
+from engine.again import preview
+from engine.back import present_of
 from engine.clinician import Clinician
 from engine.config import Settings
 from engine.duty import escalation_of
@@ -41,6 +43,7 @@ class Pages:
                 zone=settings.zone,
                 default_protocol=settings.engine.protocol,
                 escalation=escalation_of(settings),
+                present=present_of(settings),
             ),
             state=state,
             language=settings.locale.language,
@@ -53,6 +56,7 @@ class Pages:
             secure=settings.http.certificate is not None or (not loopback and not settings.console.plain_cookies),
             version=version("neutroflag"),
             clock=lambda: datetime.now(UTC),
+            look_ahead=lambda connection, number, raw: preview(connection, settings, [number], raw)[0].plain(),
             write=store.write,
             sign_on=Oidc(settings.console.oidc) if settings.console.oidc is not None else None,
             noticed=noticed,

@@ -49,7 +49,7 @@ def test_an_open_console_says_so_and_asks_who_acts(told: Any, visit: Any) -> Non
     expect(page.locator(".trail").first).to_contain_text("Dr Camille Exemple")
 
 
-PAGES = ["/today", "/patients", "/messages", "/messages/1", "/dead-letters", "/connections", "/compare"]
+PAGES = ["/today", "/patients", "/merges", "/messages", "/messages/1", "/dead-letters", "/connections", "/compare"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
 PAGES = {
-    "patients": ("/today", "/patients"),
+    "patients": ("/today", "/patients", "/merges"),
     "messages": ("/messages", "/dead-letters", "/connections", "/compare"),
 }
 MAY = {
@@ -94,3 +95,81 @@ def test_the_language_is_the_visitors_choice(guarded: Any, visit: Any, log_in: A
     expect(page.locator("html")).to_have_attribute("lang", "en")
     page.goto(guarded.url("/connections"))
     assert page.locator("html").get_attribute("lang") == "en"
+
+
+def cx(patient: str) -> str:
+    return f"{patient}^^^X&2.999.1&ISO^PI"
+
+
+def sent(house: Any, number: str, patient: str, *, unit: str, anc: str = "2.50") -> None:
+    when = datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000")
+    house.send(
+        f"MSH|^~\\&|SIL|LABO|N|CHX|{when}||ORU^R01^ORU_R01|{number}|P|2.5|||||FRA|UNICODE UTF-8\r"
+        f"PID|1||{cx(patient)}||SPECIMEN^DOMINIQUE^^^^^L||19790328|F\r"
+        f"OBR|1|D1|{number}^SIL|58410-2^Hemogramme^LN|||{when}|||||||||||||||{when}|||F\r"
+        f"OBX|1|NM|751-8^Neutrophils^LN||{anc}|{unit}|||||F|||\r".encode()
+    )
+
+
+def test_what_could_not_be_read_is_edited_looked_at_and_judged(
+    guarded: Any, visit: Any, log_in: Any, serious: Any
+) -> None:
+    guarded.enrol("O3")
+    sent(guarded, "EDIT1", "O3", unit="")
+    guarded.judged()
+    page = visit(scripts=False)
+    log_in(page, guarded, "ops")
+    page.goto(guarded.url("/messages?control_id=EDIT1"))
+    page.locator("main table tbody a").first.click()
+    original = page.url
+    page.locator("a[href$='/edit']").click()
+    text = page.locator("textarea").input_value()
+    assert "|2.50||" in text
+    page.fill("textarea", text.replace("|2.50||", "|2.50|10*9/L|"))
+    page.locator("button[value=look]").click()
+    expect(page.locator("#seen")).to_contain_text("2500/mm3")
+    page.locator("button[value=replay]").click()
+    page.wait_for_url(re.compile(r"done=edited"))
+    assert page.url.split("?")[0] != original
+    expect(page.locator("main")).to_contain_text("10*9/L")
+    whole = visit()
+    log_in(whole, guarded, "ops")
+    whole.goto(original + "/edit")
+    assert serious(whole) == []
+    # Who only looks is offered nothing to edit, and may not.
+    other = visit()
+    log_in(other, guarded, "audit")
+    other.goto(original)
+    expect(other.locator("a[href$='/edit']")).to_have_count(0)
+    answer = other.goto(original + "/edit")
+    assert answer is not None
+    assert answer.status == 403
+
+
+def test_a_merge_is_undone_by_who_may_answer(guarded: Any, visit: Any, log_in: Any, serious: Any) -> None:
+    guarded.enrol("O4")
+    sent(guarded, "MERGE1", "O4", unit="10*9/L")
+    sent(guarded, "MERGE2", "O5", unit="10*9/L", anc="2.40")
+    guarded.send(
+        (
+            "MSH|^~\\&|DPI|CHX|N|CHX|20261122101605+0100||ADT^A40^ADT_A39|A40-B|P|2.5\rEVN|A40|20261122101605+0100\r"
+            f"PID|1||{cx('O5')}||SPECIMEN^DOMINIQUE^^^^^L||19790328|F\rMRG|{cx('O4')}\r"
+        ).encode()
+    )
+    guarded.judged()
+    page = visit(scripts=False)
+    log_in(page, guarded, "dr.martin")
+    page.goto(guarded.url("/merges"))
+    page.fill("textarea[name=reason]", "two people")
+    page.locator("form[action$='/undo'] button").click()
+    page.wait_for_url(re.compile(r"done=undone"))
+    expect(page.locator("main")).to_contain_text("two people")
+    whole = visit()
+    log_in(whole, guarded, "audit")
+    whole.goto(guarded.url("/merges"))
+    assert serious(whole) == []
+    ops = visit()
+    log_in(ops, guarded, "ops")
+    answer = ops.goto(guarded.url("/merges"))
+    assert answer is not None
+    assert answer.status == 403

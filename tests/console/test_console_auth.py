@@ -123,6 +123,7 @@ def console(place: Place, url: str, *, loopback: bool, secure: bool) -> Console:
         secure=secure,
         version="0",
         clock=lambda: place.now,
+        look_ahead=lambda connection, number, raw: {},
         write=place.write,
     )
 

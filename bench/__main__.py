@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +15,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine, outbox, pure, scenes, server, watch
+from bench import machine, outbox, pure, restart, scenes, server, watch
 from bench.scenes import Figures
 from bench.shadow import COUNTS, shadow_s
 
-_PARTS = ("pure", "clock", "rest", "shown", "critical", "through", "outbox", "postgresql", "demo", "shadow", "console")
+_PARTS = (
+    *("pure", "clock", "rest", "shown", "critical", "through", "restart"),
+    *("outbox", "postgresql", "demo", "shadow", "console"),
+)
 
 
 class _Bench:
@@ -48,6 +52,7 @@ class _Bench:
         asked: dict[str, Callable[[], Figures]] = {
             "64 connections": lambda: scenes.intake(64, 4000 // share),
             "1 connection": lambda: scenes.intake(1, 1200 // share),
+            "secured": lambda: scenes.intake(64, 4000 // share, secured=True),
             "irrelevant": lambda: scenes.intake(64, 4000 // share, "irrelevant"),
             "door to door": lambda: scenes.door_to_door(900 // share),
         }
@@ -63,6 +68,19 @@ class _Bench:
             self.row(f"durable intake, {what}, 25-OBX counts", *_rates([one.rate for one in found[what]], goal))
             self.row("    answer, p50 / p99", *_pairs(found[what]))
             self.row("    judged too, not on the register", *_rates([one.judged for one in found[what]], ""))
+        pairs = list(zip(found["secured"], found["64 connections"], strict=True))
+        of_plain = [(one.rate or 0) / (that.rate or 1) for one, that in pairs]
+        self.row(
+            "durable intake, 64 connections, TLS and sealed bodies", *_rates([one.rate for one in found["secured"]], "")
+        )
+        self.row("    of the same in the clear, in turn", *_shares(of_plain, ">= 60 %"))
+        costs = [f"{one.cpu_ms or 0:.2f} / {that.cpu_ms or 0:.2f}" for one, that in pairs]
+        self.row(
+            "    the engine's processor time a message, judged too: secured / clear",
+            costs[0] + " ms",
+            "",
+            "  ".join(costs),
+        )
         alone = [(one.rate or 0) / that.commits for one, that in zip(found["1 connection"], machines, strict=True)]
         self.row("    1 connection, of SQLite's own commits", *_shares(alone, ""))
         self.row(
@@ -139,6 +157,23 @@ class _Bench:
         self.row(
             "a new alert on the day's list, p50 / slowest; its page asks every 2 s", slowest, "<= 1 s, so 3 s", "1"
         )
+
+    def restart(self) -> None:
+        """By turns, for what a start costs on a busy machine is the machine's."""
+        rows = 1_000_000 // self.share**2
+        with tempfile.TemporaryDirectory() as new, tempfile.TemporaryDirectory() as full:
+            self.progress.print(f"a backlog of {rows:,} messages", style="dim")
+            restart.backlog(Path(full) / "bench.db", rows)
+            found: dict[str, list[tuple[float, float]]] = {new: [], full: []}
+            for number in range(self.runs):
+                for folder, took in found.items():
+                    self.progress.print(f"restart, run {number + 1}", style="dim")
+                    took += restart.restarts(Path(folder), 1)
+        for what, folder, goal in ((f"{rows:,} messages to judge", full, "<= 3 s"), ("a new database", new, "")):
+            runs = "  ".join(f"{wall:.2f}" for wall, _ in found[folder])
+            wall, own = (statistics.median(part) for part in zip(*found[folder], strict=True))
+            self.row(f"kill -9 to the next AA, {what}", f"{wall:.2f} s", goal, runs)
+            self.row("    of it the processor's time of the process that accepts", f"{own:.2f} s")
 
     def rest(self) -> None:
         self.progress.print("memory at rest", style="dim")

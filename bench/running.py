@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from bench.papers import Papers
 from bench.sender import patient_id, sent
 
 __all__ = ["Receiver", "Serve", "receiver", "send", "serve"]
@@ -115,13 +116,17 @@ def serve(
     url: str = "",
     role: str = "all",
     http_port: int = 0,
+    papers: Papers | None = None,
 ) -> Iterator[Serve]:
     """Started on a new SQLite file, or on the database at ``url``; stopped as a supervisor would. ``settings``: more of the
-    file, instead of the bench's own watch and destination. ``http_port``: 0 = any that is free."""
+    file, instead of the bench's own watch and destination. ``http_port``: 0 = any that is free.
+    ``papers``: the door speaks TLS only, and bodies are sealed."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "neutroflag.toml"
     address = url or f"sqlite:///{directory / 'bench.db'}"
-    text = f'[store]\nurl = "{address}"\n[engine]\nrole = "{role}"\n[mllp]\nport = 0\n[http]\nport = {http_port}\n'
+    sealed, door = (papers.store, papers.door) if papers is not None else ("", "")
+    text = f'[store]\nurl = "{address}"\n{sealed}[engine]\nrole = "{role}"\n[mllp]\nport = 0\n{door}'
+    text += f"[http]\nport = {http_port}\n"
     # The people of the bench have no counts before it: their overdue alerts would be delivered among those measured.
     text += settings or "[watch]\nevery_s = 3600\n"
     if fhir is not None:

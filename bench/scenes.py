@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import statistics
@@ -12,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.papers import written
 from bench.running import receiver as fast_receiver
 from bench.running import send, serve
 from bench.sender import alerts, begun, report_of
@@ -33,18 +35,27 @@ class Figures:
     lost: str = ""
 
 
-def intake(connections: int, count: int, kind: str = "strangers") -> Figures:
-    """Counts of people who are not on the register, or mostly what is no count: stored, acknowledged, judged."""
-    with tempfile.TemporaryDirectory() as folder, serve(Path(folder) / "intake") as engine:
+def intake(connections: int, count: int, kind: str = "strangers", *, secured: bool = False) -> Figures:
+    """Counts of people who are not on the register, or mostly what is no count: stored, acknowledged, judged.
+
+    ``secured``: over mutual TLS, bodies sealed. That duplicates are known and the audit is kept cannot be switched off.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        papers = written(folder) if secured else None
+        engine = stack.enter_context(serve(folder / "intake", papers=papers))
+        asked = {"kind": kind, "connections": connections, "papers": papers.sender if papers is not None else ""}
         # The first messages warm caches and the interpreter.
-        warm = send(engine, kind=kind, run="warm", count=200, connections=connections)
+        warm = send(engine, run="warm", count=200, **asked)
         engine.drained()
-        report = send(engine, kind=kind, run="load", count=count, connections=connections)
+        before = engine.cpu_s()
+        report = send(engine, run="load", count=count, **asked)
         lost = engine.lost(warm["accepted"] + report["accepted"])
         judged = (time.monotonic() - report["started"]) or 1.0
         if report["accepted"] != count:
             lost = f"{count} asked for, {report['accepted']} accepted {report['errors']} {lost}"
-        return Figures(report["rate"], report["p50_ms"], report["p99_ms"], count / judged, lost)
+        each_ms = (engine.cpu_s() - before) * 1000 / count
+        return Figures(report["rate"], report["p50_ms"], report["p99_ms"], count / judged, each_ms, lost)
 
 
 def door_to_door(count: int) -> Figures:

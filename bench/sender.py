@@ -2,7 +2,7 @@
 
 ``kind``: ``strangers`` are counts of people who are not on the register, ``irrelevant`` has one of these among a hundred
 reports of chemistry, ``alerts`` are stop-level counts of patients ``first`` .. ``first + count`` of the register, one each.
-``rate`` 0: as fast as it is answered.
+``rate`` 0: as fast as it is answered. ``papers``: over TLS, with the certificates of that folder.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bench.papers import sender_context
 from bench.pure import chemistry
 from engine.simulate import LABORATORIES, LoadReport, blood_count, laboratories, load
 
@@ -23,7 +24,12 @@ __all__ = ["alerts", "begun", "patient_id", "report_of", "sent"]
 
 def begun(port: int, **asked: Any) -> subprocess.Popen[str]:
     """A load on its way, in a process of its own; its report is its output."""
-    command = [sys.executable, "-m", "bench.sender", json.dumps({"port": port, "first": 0, "rate": 0} | asked)]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.sender",
+        json.dumps({"port": port, "first": 0, "rate": 0, "papers": ""} | asked),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
 
 
@@ -86,6 +92,7 @@ async def _run(asked: dict[str, Any]) -> tuple[float, LoadReport]:
         connections=asked["connections"],
         rate=asked["rate"],
         limit_s=120,
+        tls=sender_context(asked["papers"]),
     )
     return started, report
 

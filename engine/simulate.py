@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import secrets
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -354,6 +355,7 @@ async def load(
     rate: float = 0,
     due_s: Callable[[int], float] | None = None,
     limit_s: float = 600,
+    tls: ssl.SSLContext | None = None,
 ) -> LoadReport:
     """Sends ``build(0)`` .. ``build(count - 1)``, one in flight a connection; ``rate`` 0: as fast as answered.
 
@@ -367,7 +369,7 @@ async def load(
     job = _Load(build, count, due_s)
     lanes: list[_Lane] = []
     for _ in range(min(connections, count)):
-        _, lane = await loop.create_connection(lambda: _Lane(job), host, port)
+        _, lane = await loop.create_connection(lambda: _Lane(job), host, port, ssl=tls)
         lanes.append(lane)
     job.started = time.perf_counter()
     for lane in lanes:

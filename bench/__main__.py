@@ -15,13 +15,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine, outbox, pure, restart, scenes, server, watch
+from bench import disk, machine, outbox, pure, restart, scenes, server, watch
 from bench.scenes import Figures
 from bench.shadow import COUNTS, shadow_s
 
 _PARTS = (
     *("pure", "clock", "rest", "shown", "critical", "through", "restart"),
-    *("outbox", "postgresql", "demo", "shadow", "console"),
+    *("outbox", "postgresql", "disk", "demo", "shadow", "console"),
 )
 
 
@@ -231,6 +231,14 @@ class _Bench:
         if wrong:
             self.lost.append(wrong)
         self.row("demo, warm: first alert / end", f"{first:.1f} s / {whole:.1f} s", "", "1")
+
+    def disk(self) -> None:
+        """What a message leaves on disk, by how it ended."""
+        for end in disk.ENDS:
+            self.progress.print(f"bytes of a message that ends as {end}", style="dim")
+            sizes = [disk.bytes_of(end, 2000 // self.share, postgresql=on) for on in (False, True)]
+            shown = " / ".join(f"{size:,.0f}" for size in sizes)
+            self.row(f"bytes on disk, {end}: SQLite / PostgreSQL", shown, "", "1")
 
 
 def _machine() -> str:

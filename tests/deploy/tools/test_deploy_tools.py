@@ -34,13 +34,6 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def tools() -> Path:
-    done = run(DEPLOY / "dev" / "tools.sh")
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.split()[-1])
-
-
 @pytest.fixture
 def template(tools: Path) -> Any:
     def rendered(*options: str | Path, kubernetes: str = "1.33") -> subprocess.CompletedProcess[str]:

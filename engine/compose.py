@@ -224,7 +224,7 @@ class Engine:
     def _http_doors(self, store: Store, board: JudgedBoard, access: Access) -> list[APIRouter]:
         limit = self.settings.http.max_body_bytes
         return [
-            FhirDoor(store, self.meters, max_body_bytes=limit, access=access).router,
+            FhirDoor(store, self.meters, max_body_bytes=limit, access=access, smart=access.smart).router,
             Hl7Door(store, self.meters, board, new_control_id=_control_id, max_body_bytes=limit, access=access).router,
         ]
 

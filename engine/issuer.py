@@ -14,8 +14,9 @@ from joserfc import jws, jwt
 from joserfc.errors import BadSignatureError, ExpiredTokenError, JoseError, MissingClaimError
 
 from engine.issuer_settings import IssuerSection
-from engine.published import Place, Published
-from ingest.access import Admitted, Refused
+from engine.published import Place, Published, leads_to
+from ingest.access import Admitted, Refused, Unverifiable
+from ingest.fhir_types import TAKEN
 from ingest.scopes import scopes_of
 
 __all__ = ["Jwts", "verified"]
@@ -37,6 +38,7 @@ class Jwts:
         )
         self._published = Published(place, section.algorithms, clock)
         self._algorithms = section.algorithms
+        self._issuer = section.url
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(clock()),
             leeway=section.leeway_s,
@@ -48,6 +50,27 @@ class Jwts:
     def problems(self) -> list[str]:
         """What stands against these settings before anything is asked."""
         return self._published.problems("http.issuer")
+
+    async def smart(self) -> dict[str, Any]:
+        """What a client must know to get a token for us (SMART App Launch 2.2, Backend Services); from the issuer's own word.
+
+        The token endpoint is left out while the issuer cannot be asked, or where its keys come from a file.
+        """
+        try:
+            document = await self._published.document()
+        except Unverifiable:
+            document = {}
+        place = leads_to(document, "token_endpoint", self._issuer)
+        methods = document.get("token_endpoint_auth_methods_supported")
+        return {
+            "issuer": self._issuer,
+            **({"token_endpoint": place} if place else {}),
+            "grant_types_supported": ["client_credentials"],
+            "token_endpoint_auth_methods_supported": methods if isinstance(methods, list) else ["private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
+            "scopes_supported": [f"system/{kind}.cu" for kind in sorted(TAKEN - {"Bundle", "Parameters"})],
+            "capabilities": ["client-confidential-asymmetric", "permission-v1", "permission-v2"],
+        }
 
     async def admit(self, token: str) -> Admitted:
         claims = await verified(token, self._published, self._algorithms, self._claims, ("jwt", "at+jwt"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,6 +78,9 @@ class Issuer(Protocol):
     async def admit(self, token: str) -> Admitted:
         """Raises Refused and Unverifiable."""
 
+    async def smart(self) -> dict[str, Any]:
+        """The SMART configuration of a server that takes its tokens."""
+
 
 class Access:
     """Without any token and issuer everybody may; the settings allow that on loopback, or by name."""
@@ -86,9 +89,19 @@ class Access:
         self._tokens = tuple(tokens)
         self._issuer = issuer
 
+    @property
+    def smart(self) -> Callable[[], Awaitable[dict[str, Any]]] | None:
+        """None without an issuer."""
+        return self._issuer.smart if self._issuer is not None else None
+
+    @property
+    def asked(self) -> bool:
+        """Whether a token is needed."""
+        return bool(self._tokens) or self._issuer is not None
+
     async def admit(self, request: Request, face: str) -> Admitted:
         """Raises Refused and Unverifiable."""
-        if not self._tokens and self._issuer is None:
+        if not self.asked:
             return Admitted("")
         if (name := self.named(request, face)) is not None:
             return Admitted(name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -90,14 +90,28 @@ class _Body:
 
 
 class FhirDoor:
-    def __init__(self, inbox: Inbox, meter: Meter, *, max_body_bytes: int, access: Access = ANYBODY) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        meter: Meter,
+        *,
+        max_body_bytes: int,
+        access: Access = ANYBODY,
+        smart: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+    ) -> None:
+        """``smart``: what ``.well-known/smart-configuration`` says, where an issuer's tokens are asked for."""
         self._access = access
+        self._smart = smart
         self._inbox = inbox
         self._meter = meter
         self._max_body_bytes = max_body_bytes
         self._started = datetime.now(UTC)
         self.router = APIRouter(prefix="/fhir")
         self.router.add_api_route("/metadata", self.metadata, methods=["GET"], summary="CapabilityStatement")
+        if smart is not None:
+            self.router.add_api_route(
+                "/.well-known/smart-configuration", self.configuration, methods=["GET"], summary="SMART configuration"
+            )
         for path in ("", "/"):
             self.router.add_api_route(path, self.post, methods=["POST"], summary="Bundle or single resource")
         self.router.add_api_route("/$process-message", self.post, methods=["POST"], summary="Message Bundle")
@@ -108,7 +122,11 @@ class FhirDoor:
         )
 
     async def metadata(self) -> Response:
-        return _json(200, _capability(self._started))
+        return _json(200, _capability(self._started, smart=self._smart is not None, tokens=self._access.asked))
+
+    async def configuration(self) -> Response:
+        assert self._smart is not None  # noqa: S101  # the route is there with it only
+        return Response(msgspec.json.encode(await self._smart()), media_type="application/json")
 
     async def post(self, request: Request, kind: str = "") -> Response:
         return await self._take(request, kind, "")
@@ -385,7 +403,24 @@ def _message_response(body: _Body, message_id: int) -> dict[str, Any]:
     }
 
 
-def _capability(started: datetime) -> dict[str, Any]:
+def _security(*, smart: bool) -> dict[str, Any]:
+    """As of CapabilityStatement.rest.security; SMART only where an issuer's tokens are taken (SMART App Launch 2.2)."""
+    words = "A bearer token is needed. " + (
+        "Scopes: system/TYPE.c to create, system/TYPE.u to update; a Bundle needs those of all its entries."
+        if smart
+        else "Tokens are given out by the operator."
+    )
+    if not smart:
+        return {"description": words}
+    coding = {
+        "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
+        "code": "SMART-on-FHIR",
+        "display": "SMART-on-FHIR",
+    }
+    return {"service": [{"coding": [coding]}], "description": words}
+
+
+def _capability(started: datetime, *, smart: bool, tokens: bool) -> dict[str, Any]:
     create = [{"code": "create"}, {"code": "update"}]
     return {
         "resourceType": "CapabilityStatement",
@@ -400,6 +435,7 @@ def _capability(started: datetime) -> dict[str, Any]:
             {
                 "mode": "server",
                 "documentation": "Stored when answered; judged afterwards. Reading back is not offered.",
+                **({"security": _security(smart=smart)} if tokens else {}),
                 "resource": [
                     {"type": kind, "interaction": create, "updateCreate": True}
                     for kind in sorted(TAKEN - {"Bundle", "Parameters"})

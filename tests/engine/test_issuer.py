@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
+from fhir.resources.R4B.capabilitystatement import CapabilityStatement
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwt
@@ -41,7 +42,9 @@ class Server:
         self.asked = 0
 
     async def configuration(self, _: web.Request) -> web.Response:
-        return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/jwks"})
+        return web.json_response(
+            {"issuer": self.url, "jwks_uri": f"{self.url}/jwks", "token_endpoint": f"{self.url}/token"}
+        )
 
     async def jwks(self, _: web.Request) -> web.Response:
         self.asked += 1
@@ -126,6 +129,43 @@ async def test_a_token_opens_what_its_scopes_say_and_names_its_client(
     assert len(peers) == 8
     assert all(peer.startswith("jwt:lab_1_x@127.0.0.1:") for peer in peers)
     assert issuer.asked == 1
+
+
+async def test_a_client_learns_from_us_where_its_token_comes_from(
+    settings_file: Callable[..., Path], issuer: Server
+) -> None:
+    async with served(settings_file, issuer) as client:
+        answer = await client.get("/fhir/.well-known/smart-configuration")
+        assert answer.headers["content-type"] == "application/json"
+        found = answer.json()
+        assert (found["issuer"], found["token_endpoint"]) == (issuer.url, f"{issuer.url}/token")
+        assert found["grant_types_supported"] == ["client_credentials"]
+        assert "client-confidential-asymmetric" in found["capabilities"]
+        # Each scope that is offered opens what it names, and is what its absence is answered with.
+        assert "system/Observation.cu" in found["scopes_supported"]
+        statement = CapabilityStatement.model_validate_json((await client.get("/fhir/metadata")).content)
+        security = statement.rest[0].security
+        assert security.service[0].coding[0].code == "SMART-on-FHIR"
+        assert "system/TYPE.c" in security.description
+
+
+async def test_nothing_is_said_of_smart_where_no_issuer_is_asked(
+    settings_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "t").write_text("k3y-of-lab1-0123456789", encoding="ascii")
+    token = f'[[http.token]]\nname = "lab"\nfile = "{tmp_path / "t"}"\nfaces = ["fhir"]\n'
+    for extra, asked in (("", False), (token, True)):
+        engine = Engine(load(settings_file(extra=extra), {}))
+        await engine.start()
+        try:
+            url = f"http://127.0.0.1:{engine.http_port}/fhir"
+            async with httpx2.AsyncClient(trust_env=False, timeout=20) as client:
+                assert (await client.get(f"{url}/.well-known/smart-configuration")).status_code == 405
+                security = (await client.get(f"{url}/metadata")).json()["rest"][0].get("security")
+            assert (security is not None) == asked
+            assert "service" not in (security or {})
+        finally:
+            await engine.stop()
 
 
 async def test_beyond_its_scopes_nothing_is_kept(

@@ -40,7 +40,11 @@ def _before_start(chart: Chart) -> Assessment:
         return _exposed_again(chart)
     rule, start = chart.protocol.initiation_of(chart.population), chart.course.start
     baseline = chart.protocol.baseline
-    if start is not None and valid_baseline(chart, start):
+    signs = infection_pending(chart)
+    if signs and start == chart.as_of:
+        return _asked_by_signs(chart)  # the first dose may have been given: R7 holds at any time
+    # A count from before the signs of infection says nothing of the patient who is to be started.
+    if start is not None and not signs and valid_baseline(chart, start):
         return _scheduled(chart)
     return verdict(
         chart,
@@ -61,8 +65,10 @@ def _exposed_again(chart: Chart) -> Assessment:
 
 
 def _signs(chart: Chart) -> Assessment | None:
-    if not infection_pending(chart):
-        return None
+    return _asked_by_signs(chart) if infection_pending(chart) else None
+
+
+def _asked_by_signs(chart: Chart) -> Assessment:
     rule = chart.protocol.infection
     return verdict(
         chart,

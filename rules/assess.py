@@ -164,13 +164,14 @@ def _before_start(chart: Chart, count: Count) -> Assessment:
         )
     first = chart.protocol.phases[0]
     grounds: tuple[Grounds, ...] = (rule.grounds,) if start is None else (rule.grounds, first.grounds)
+    signs = infection_pending(chart)
     return verdict(
         chart,
         count,
         "eligible",
         rule.action,
-        AlertLevel.NONE,
-        grounds,
+        chart.protocol.infection.normal_alert if signs else AlertLevel.NONE,
+        (*grounds, chart.protocol.infection.grounds) if signs else grounds,
         next_due=None if start is None else due_after(start, first.interval),
         family=AlertFamily.START,
         episode_on=chart.as_of,
@@ -383,6 +384,7 @@ def _after_stop(chart: Chart, count: Count) -> Assessment:
     if low and stop.recorded and stop.on == chart.as_of:
         return _stop_now(chart, count, found)  # the count of the day of the stop is what it was stopped for
     over = chart.as_of >= due_after(stop.on, rule.period)
+    banned = stop.banned or (low and count.absolute and rule.permanent)
     grounds: tuple[Grounds, ...] = (rule.follow_up,)
     readings, remarks = rule.other_readings, []
     next_due, recheck, weekly_until = due_after(chart.as_of, rule.interval), None, None
@@ -396,23 +398,24 @@ def _after_stop(chart: Chart, count: Count) -> Assessment:
             AlertFamily.STOP,
             stop.episode_on,
         )
-        ended = over and meets(count, rule.recovery(chart.population))
-        if ended:
-            action = rule.complete_banned_action if stop.banned else rule.complete_action
-        else:
-            action = rule.banned_action if stop.banned else rule.action
+        ended = over and stop.recorded and meets(count, rule.recovery(chart.population))
         alert = found.alert if low else rule.banned_alert
         remarks += [] if stop.recorded else ["stop-not-recorded"]
-        remarks += [] if stop.banned or chart.lifted or not rule.permanent else ["ban-unconfirmed"]
+        remarks += [] if banned or chart.lifted or not rule.permanent else ["ban-unconfirmed"]
     elif low:
-        ended, action, alert = False, rule.reexposure_action, found.alert
+        ended, alert = False, found.alert
         grounds, family, episode = (rule.stop, rule.follow_up), AlertFamily.STOP, chart.as_of
         remarks += [] if count.absolute or not rule.permanent else ["ban-unconfirmed"]
     else:
         ended = over
-        action = rule.complete_action if ended else rule.action
         alert = rule.complete_alert if ended else rule.mild_alert if found.kind == "mild" else rule.alert
         weekly_until = None if ended else due_after(stop.on, rule.period)
+    if low and not stop.haematological:
+        action = rule.reexposure_action
+    elif ended:
+        action = rule.complete_banned_action if banned else rule.complete_action
+    else:
+        action = rule.banned_action if banned else rule.action
     if not stop.recorded and not stop.haematological:
         readings = (*readings, *chart.protocol.gaps.open_readings)
         remarks.append("restart-not-recorded")
@@ -433,7 +436,7 @@ def _after_stop(chart: Chart, count: Count) -> Assessment:
         weekly_until=weekly_until,
         family=family,
         episode_on=episode,
-        no_reexposure=stop.banned or (low and count.absolute and rule.permanent),
+        no_reexposure=banned,
         threshold=_stop_threshold(chart) if low else rule.recovery(chart.population) if stop.haematological else None,
         remarks=tuple(remarks),
     )

@@ -93,6 +93,8 @@ class Chart:
     """One before the first gap, one after each."""
     stop: Stopped | None
     place: Place
+    banned_by_count: bool
+    """A final stop-level count of an earlier course is on file (R5, A-14)."""
     exposed: bool
     """Given clozapine again after a stop for the count, on record (R5)."""
     overrides: tuple[Override, ...]
@@ -128,7 +130,7 @@ class Chart:
         if not self.protocol.after_stop.permanent:
             return False
         stop = self.course.stop
-        if self.exposed:
+        if self.exposed or self.banned_by_count:
             return True
         earlier = stop is not None and stop.reason.haematological and not self._covers(stop.on) and not self.lifted
         return (earlier and stop is not None and stop.on <= self.as_of) or (
@@ -194,14 +196,16 @@ def chart_of(
         first_neutropenia, overrides = _overridden(protocol, population, course, treated, first_neutropenia, as_of)
     lifted = any(override.kind is OverrideKind.LIFT_A15 for override in overrides)
     gaps, clocks, open_since = _gaps(protocol, course, as_of, first_neutropenia, lifted=lifted)
-    stop = _stop(protocol, course, treated, lowest, gaps, as_of, open_since, lifted=lifted)
+    low = _stop_counts(protocol, course, treated, lowest)
+    of_this = [c for c in low if course.start is not None and c.on >= course.start]
+    stop = _stop(protocol, course, of_this, gaps, as_of, open_since, lifted=lifted)
     again = course.reexposed_on
     exposed = again is not None and stop is not None and stop.haematological and stop.on <= again <= as_of
     if course.start is None or as_of < course.start or (as_of == course.start and stop is None):
         place = Place.BEFORE
     else:
         place = Place.UNDER if stop is None or exposed else Place.AFTER
-    return Chart(
+    found = Chart(
         protocol,
         course,
         as_of,
@@ -214,10 +218,14 @@ def chart_of(
         clocks,
         stop,
         place,
+        len(of_this) < len(low) and any(c.absolute for c in low if c not in of_this),
         exposed,
         overrides,
         _shortest(course, as_of) if course.overrides else None,
     )
+    if stop is not None and not stop.recorded and not stop.haematological and found.banned_before:
+        return replace(found, place=Place.UNDER)  # a pause takes nothing from R5 (N-11)
+    return found
 
 
 def _shortest(course: TreatmentCourse, as_of: date) -> Override | None:
@@ -298,18 +306,13 @@ def _first_neutropenia(
 def _stop_counts(
     protocol: MonitoringProtocol, course: TreatmentCourse, treated: Counts, lowest: Count | None
 ) -> list[Count]:
-    """Counts of this treatment below the stop threshold of their own day: a later record of benign ethnic neutropenia
+    """Counts under treatment below the stop threshold of their own day: a later record of benign ethnic neutropenia
     lifts no stop (N-7)."""
     if lowest is None or not protocol.after_stop.permanent:
         return []
     if band(protocol, Population.GENERAL, lowest).kind != "stop":
         return []
-    return [
-        c
-        for c in treated
-        if (course.start is None or c.on >= course.start)
-        and band(protocol, population_on(course, c.on), c).kind == "stop"
-    ]
+    return [c for c in treated if band(protocol, population_on(course, c.on), c).kind == "stop"]
 
 
 def _under_treatment(course: TreatmentCourse, counts: Counts) -> Counts:
@@ -405,8 +408,7 @@ def _window_end(rule: InterruptionRule | None, clock: Clock, restart: date) -> d
 def _stop(
     protocol: MonitoringProtocol,
     course: TreatmentCourse,
-    treated: Counts,
-    lowest: Count | None,
+    low: list[Count],
     gaps: tuple[Gap, ...],
     as_of: date,
     open_since: date | None,
@@ -420,7 +422,6 @@ def _stop(
     ends = recorded is not None and (lifted or not recorded.reason.haematological)
     if recorded is not None and ends and any(g.restart > recorded.on for g in gaps):
         recorded = None  # B-23: a recorded restart ends a stop for another reason, and one that was lifted (A-15).
-    low = _stop_counts(protocol, course, treated, lowest)
     sure = next((c.on for c in low if c.absolute), None)
     if recorded is not None:
         haematological = recorded.reason.haematological or bool(low)
@@ -428,7 +429,8 @@ def _stop(
         if low and not recorded.reason.haematological:
             on = max(on, low[0].on)
         for_ever = recorded.reason.haematological and not lifted
-        banned = protocol.after_stop.permanent and (for_ever or sure is not None)
+        attested = course.prior_neutropenia is PriorNeutropenia.STOP_LEVEL
+        banned = protocol.after_stop.permanent and (for_ever or sure is not None or attested)
         return Stopped(on, haematological, banned, min(low[0].on, on) if low else on, recorded=True)
     if low:
         return Stopped(low[0].on, True, sure is not None, low[0].on, recorded=False)

@@ -206,13 +206,12 @@ def _due_under(chart: Chart) -> Due:
                 Why.AFTER_RESTART,
             )
     elif since_restart is not None and last is not None and last.on < since_restart.restart and since_restart.rule:
+        # A count of the gap answers A-20 for one interval of the window, which begins with the restart.
         window_interval = since_restart.rule.interval
-        if window_interval is not None and due_after(since_restart.restart, window_interval) <= next_due:
-            next_due, interval, why = (
-                due_after(since_restart.restart, window_interval),
-                window_interval,
-                Why.AFTER_RESTART,
-            )
+        if window_interval is not None:
+            asked_for = max(since_restart.restart, due_after(last.on, window_interval))
+            if asked_for <= next_due:
+                next_due, interval, why = asked_for, window_interval, Why.AFTER_RESTART
     since = start if last is None else last.on
     return _late(chart, since, next_due, interval, _with_doubt(chart, last, recheck), why)
 
@@ -239,6 +238,8 @@ def _due_after_stop(chart: Chart) -> Due:
     over = chart.as_of >= due_after(stop.on, rule.period)
     recovered = last is not None and last.on >= stop.on and meets(last, rule.recovery(chart.population))
     low = last is not None and band(chart.protocol, chart.population, last).kind == "stop"
+    # Until someone has recorded a stop for the count, the drug may run on: nothing ends (B-17).
+    recovered = recovered and stop.recorded
     if over and (recovered or not stop.haematological) and not (low and last is not None and last.on >= stop.on):
         return _on_time(None, Why.NO_SCHEDULE)
     since = max(last.on, stop.on) if last is not None else stop.on

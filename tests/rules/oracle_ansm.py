@@ -245,23 +245,28 @@ def complete_stop(p: Patient) -> tuple[date, bool, bool] | None:
             return p.stop_on, for_blood, True
     if low is not None:
         return low, True, False
-    return (p.open_since, False, False) if p.open_since is not None else None
+    if p.open_since is None or banned_on_file(p):  # N-11: a pause takes nothing from R5
+        return None
+    return p.open_since, False, False
 
 
 def banned_on_file(p: Patient) -> bool:
     """R5 from before this treatment."""
-    if p.stop_on is None or p.stop_for not in HAEMATOLOGICAL or p.stop_on > p.today:
+    if p.stop_on is None or p.stop_on > p.today or not (p.start is None or p.stop_on < p.start):
         return False
-    return p.start is None or p.stop_on < p.start
+    # A-14: a stop-level value of a course that ended for another reason bans as well.
+    return p.stop_for in HAEMATOLOGICAL or any(on <= p.stop_on and p.is_stop(v) for on, v in p.by_day.items())
 
 
 def before(p: Patient) -> dict[str, Any]:
     if banned_on_file(p):
         return answer("contraindicated", "DO_NOT_REEXPOSE", "critical", "R5")
     if p.value is None:
+        if p.infection and p.start == p.today:  # R7: at any time
+            return answer("no_result", "OBTAIN_ANC_IMMEDIATELY", "red", "R7", next_due=p.today)
         last = max(p.by_day, default=None)
         valid = p.start is not None and last is not None and (p.start - last).days <= 10 and p.may_start(p.by_day[last])
-        if valid and p.start is not None:
+        if valid and p.start is not None and not p.infection:
             return answer("no_result", "AWAIT_SCHEDULED_ANC", "none", "R3", next_due=p.start + WEEK)
         level = "none" if p.start is None else "amber"
         return answer("no_result", "OBTAIN_ANC_BEFORE_START", level, "R2", next_due=p.start)
@@ -270,7 +275,7 @@ def before(p: Patient) -> dict[str, Any]:
     if p.start is not None and (p.start - p.today).days > 10:  # B-18
         return answer("eligible", "OBTAIN_ANC_BEFORE_START", "amber", "R2", next_due=p.start)
     due = p.start + WEEK if p.start is not None else None  # B-19
-    return answer("eligible", "INITIATION_PERMITTED", "none", "R2", next_due=due)
+    return answer("eligible", "INITIATION_PERMITTED", "amber" if p.infection else "none", "R2", next_due=due)
 
 
 def after_stop(p: Patient, on: date, haematological: bool, recorded: bool) -> dict[str, Any]:
@@ -278,7 +283,7 @@ def after_stop(p: Patient, on: date, haematological: bool, recorded: bool) -> di
     over = p.today >= on + MONTH
     rule = "R5" if haematological else "R6"
     if p.value is None:
-        return after_stop_silent(p, on, haematological, over)
+        return after_stop_silent(p, on, haematological, recorded, over)
     value, low = p.value, p.is_stop(p.value)
     tomorrow = p.today + timedelta(days=1) if low else None
     own = "critical" if value < 500 else "red" if low else ""
@@ -288,7 +293,7 @@ def after_stop(p: Patient, on: date, haematological: bool, recorded: bool) -> di
     if p.infection:
         signs = {"": "critical" if low else "red" if p.is_mild(value) else "amber"}
     if haematological:
-        if over and p.may_start(value):
+        if over and recorded and p.may_start(value):  # B-17: without a recorded stop the drug may run on
             return answer("post_stop", "POST_STOP_COMPLETE_NO_REEXPOSURE", "amber", rule)
         return answer(
             "post_stop",
@@ -319,12 +324,13 @@ def after_stop(p: Patient, on: date, haematological: bool, recorded: bool) -> di
     )
 
 
-def after_stop_silent(p: Patient, on: date, haematological: bool, over: bool) -> dict[str, Any]:
+def after_stop_silent(p: Patient, on: date, haematological: bool, recorded: bool, over: bool) -> dict[str, Any]:
     known = [d for d in p.by_day if d <= p.today]
     last = max(known, default=None)
     last_low = last is not None and p.is_stop(p.by_day[last])
     since_stop = last is not None and last >= on
-    done = over and (not haematological or (last is not None and since_stop and p.may_start(p.by_day[last])))
+    recovered = last is not None and since_stop and p.may_start(p.by_day[last])
+    done = over and (not haematological or (recorded and recovered))
     if done:
         action = "POST_STOP_COMPLETE_NO_REEXPOSURE" if haematological else "POST_STOP_COMPLETE"
         return answer("no_result", action, "none", "R6")
@@ -452,8 +458,11 @@ def under_silent(p: Patient) -> dict[str, Any]:
         latest = counts[-1][0] if counts else None
         if latest is None or latest <= last_dose:  # A-20
             recheck = again if recheck is None else min(recheck, again)
-        if (latest is None or latest < again) and name != "stable" and again + WEEK <= due:
-            due, weekly = again + WEEK, True
+        asked = again + WEEK
+        if latest is not None and latest > last_dose:  # a count of the gap: one interval, and not before the restart
+            asked = max(again, latest + WEEK)
+        if (latest is None or latest < again) and name != "stable" and asked <= due:
+            due, weekly = asked, True
     return silent(p, due, recheck, weekly=weekly, rule="R3")
 
 

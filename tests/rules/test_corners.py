@@ -237,9 +237,18 @@ def test_a_gap_is_judged_by_the_treated_time_at_its_last_dose(day: int, action: 
 
 def test_after_a_gap_the_weekly_count_is_due_a_week_after_the_restart() -> None:
     course = replace(COURSE, interruptions=(gap(date(2026, 7, 7), date(2026, 7, 10)),))
-    before_gap, inside_gap = count(date(2026, 7, 6), 3000), count(date(2026, 7, 8), 3000)
-    for one in (before_gap, inside_gap):
-        assert due(ANSM, course, [one], date(2026, 7, 10)).next_due == date(2026, 7, 17)
+    for before_gap in (count(date(2026, 7, 6), 3000), count(date(2026, 7, 7), 3000)):
+        found = due(ANSM, course, [before_gap], date(2026, 7, 10))
+        assert (found.next_due, found.recheck_by) == (date(2026, 7, 17), date(2026, 7, 10))
+
+
+@pytest.mark.parametrize(("counted", "asked"), [(26, DAY), (27, DAY), (28, date(2026, 8, 4))])
+def test_a_count_of_the_gap_holds_for_one_interval_and_is_due_no_sooner_than_the_restart(
+    counted: int, asked: date
+) -> None:
+    course = replace(COURSE, interruptions=(gap(date(2026, 7, 7), DAY),))
+    found = due(ANSM, course, [count(date(2026, 7, counted), 3000)], DAY)
+    assert (found.next_due, found.recheck_by) == (asked, None)
 
 
 @pytest.mark.parametrize(("late", "level"), [(3, AlertLevel.AMBER), (4, AlertLevel.RED)])
@@ -247,8 +256,8 @@ def test_the_count_of_a_restart_is_soon_red(late: int, level: AlertLevel) -> Non
     course = replace(COURSE, interruptions=(gap(date(2026, 7, 7), DAY),))
     found = judge(None, count(date(2026, 7, 6), 3000), course=course, on=DAY + timedelta(days=late))
     assert (found.next_due, found.alert) == (DAY, level)
-    inside = judge(None, count(date(2026, 7, 13), 3000), course=course, on=DAY + timedelta(days=7 + late))
-    assert (inside.next_due, inside.alert) == (DAY + timedelta(days=7), level)
+    inside = judge(None, count(date(2026, 7, 30), 3000), course=course, on=DAY + timedelta(days=3 + late))
+    assert (inside.next_due, inside.alert) == (DAY + timedelta(days=3), level)
 
 
 @pytest.mark.parametrize(

@@ -44,12 +44,15 @@ def assess(
     assert result.anc is not None  # noqa: S101 - _problem
     own = count_of(result.anc, as_of, result.wbc_per_mm3)
     chart = chart_of(protocol, course, record, as_of, before_only=True)
+    same_day = [c for c in record.counts[-1:] if c.on == as_of]
     if is_provisional(result) or _upper_limit_only(chart, own):
         dosed = _dosed(chart, own, course, result, record.after_dose)
         without = chart_of(protocol, course, record, as_of, before_only=False)
-        found = _doubtful(judge_absence(without), _judge(dosed, own, result), protocol)
+        found = _judge(dosed, own, result)
+        if same_day and worse(same_day[0], own) == same_day[0]:
+            found = replace(found, alert=AlertLevel.NONE)  # an established count of the day is no higher
+        found = _doubtful(judge_absence(without), found, protocol)
     else:
-        same_day = [c for c in record.counts[-1:] if c.on == as_of]
         count = worse(same_day[0], own) if same_day else own
         chart = _dosed(chart, count, course, result, record.after_dose)
         found = _judge(chart, count, result if count is own else None)
@@ -215,6 +218,8 @@ def _stop_now(chart: Chart, count: Count, found: Range) -> Assessment:
     rule = chart.protocol.after_stop
     signs = infection_pending(chart)
     alert = highest(found.alert, chart.protocol.infection.stop_alert) if signs else found.alert
+    if chart.banned_before:
+        alert = highest(alert, rule.reexposure_alert)  # treated in spite of a ban (N-11): a low count is no better news
     grounds = [found.grounds, rule.follow_up]
     return verdict(
         chart,

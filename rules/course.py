@@ -223,9 +223,11 @@ def chart_of(
         overrides,
         _shortest(course, as_of) if course.overrides else None,
     )
-    if stop is not None and not stop.recorded and not stop.haematological and found.banned_before:
+    if stop is None or not found.banned_before:
+        return found
+    if not stop.recorded and not stop.haematological:
         return replace(found, place=Place.UNDER)  # a pause takes nothing from R5 (N-11)
-    return found
+    return replace(found, stop=replace(stop, banned=True))
 
 
 def _shortest(course: TreatmentCourse, as_of: date) -> Override | None:
@@ -429,8 +431,7 @@ def _stop(
         if low and not recorded.reason.haematological:
             on = max(on, low[0].on)
         for_ever = recorded.reason.haematological and not lifted
-        attested = course.prior_neutropenia is PriorNeutropenia.STOP_LEVEL
-        banned = protocol.after_stop.permanent and (for_ever or sure is not None or attested)
+        banned = protocol.after_stop.permanent and (for_ever or sure is not None)
         return Stopped(on, haematological, banned, min(low[0].on, on) if low else on, recorded=True)
     if low:
         return Stopped(low[0].on, True, sure is not None, low[0].on, recorded=False)

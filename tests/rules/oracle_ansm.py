@@ -354,7 +354,7 @@ def silent(p: Patient, due: date, recheck: date | None, *, weekly: bool, rule: s
 
 
 def stop_now(p: Patient, value: Decimal) -> dict[str, Any]:
-    level = "critical" if value < 500 or p.infection else "red"
+    level = "critical" if value < 500 or p.infection or banned_on_file(p) else "red"  # N-11
     return answer(
         p.name(value),
         "STOP_IMMEDIATELY_AND_DO_NOT_REEXPOSE",

@@ -45,6 +45,7 @@ TEXT = resources.files("rules").joinpath("protocols/ansm-2025-09.toml").read_tex
 START, DAY = date(2026, 1, 5), date(2026, 8, 3)
 COURSE = TreatmentCourse(start=START, prior_neutropenia=PriorNeutropenia.NONE)
 SOON = timedelta(days=1)
+ANSM_STOP = "STOP_IMMEDIATELY_AND_DO_NOT_REEXPOSE"
 
 
 def count(on: date, per_mm3: int | str, *, wbc: int | None = None, **more: Any) -> LabResult:
@@ -701,3 +702,21 @@ def test_without_a_planned_start_no_schedule_is_cited() -> None:
     assert (with_start.next_due is None, without.next_due is None) == (False, True)
     assert with_start.citations[: len(without.citations)] == without.citations
     assert len(with_start.citations) > len(without.citations)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_attested_stop_level_neutropenia_bans_after_whatever_stop(recorded: bool) -> None:
+    bound = count(date(2026, 7, 20), 900, anc=AbsoluteNeutrophilCount(per_mm3=Decimal(900), comparator=">="))
+    known = replace(COURSE, prior_neutropenia=PriorNeutropenia.STOP_LEVEL, prior_attested=Attestation("Dr A", START))
+    stopped = replace(known, stop=CompleteStop(date(2026, 7, 20), StopReason.OTHER)) if recorded else known
+    for one in (count(DAY, 3000), None):
+        found = judge(one, *(() if recorded else (bound,)), course=stopped)
+        assert (found.no_reexposure, "no-reexposure" in found.remarks) == (True, True)
+        assert found.action in ("WEEKLY_POST_STOP_NO_REEXPOSURE", "OBTAIN_ANC_OVERDUE")
+        assert "ban-unconfirmed" not in found.remarks
+
+
+@pytest.mark.parametrize(("doubted", "action"), [(1490, "AWAIT_SCHEDULED_ANC"), (480, ANSM_STOP)])
+def test_a_doubtful_count_says_nothing_beside_a_lower_established_one_of_its_day(doubted: int, action: str) -> None:
+    found = judge(count(DAY, doubted, trust=Trust.PROVISIONAL), count(DAY, 912))
+    assert (found.action, found.provisional, found.no_reexposure) == (action, True, True)

@@ -676,9 +676,9 @@ def test_a_restart_that_asks_for_the_same_day_as_the_schedule_is_late_as_a_weekl
     """B-11: red after three days where counts are weekly, after seven otherwise."""
     again = DAY - 11 * SOON
     course = replace(COURSE, interruptions=(gap(again - 10 * SOON, again),))
-    for before in (21, 20, 10, 5):
+    for before, asked in ((21, 7), (20, 7), (10, 7), (5, 2)):  # that of the gap holds for a week
         found = due(ANSM, course, (count(again - before * SOON, 3000), count(again, 3000))[:1], again + 11 * SOON)
-        assert (found.next_due, found.level) == (again + 7 * SOON, AlertLevel.RED), before
+        assert (found.next_due, found.level) == (again + asked * SOON, AlertLevel.RED), before
 
 
 def test_what_raises_nothing_belongs_to_no_family() -> None:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple, assert_never
 from zoneinfo import ZoneInfo
-
-import msgspec
 
 from engine.dispensing import after_stop
 from engine.enrol import apply
@@ -26,6 +23,7 @@ from engine.versions import Change, Effect, compare
 from ingest.envelope import assigned_id
 from ingest.reading import BenFact, Confirmation, LedgerEntry, PatientFact, Problem, Reading, TreatmentFact
 from rules.model import LabResult, PatientIdentifier, ResultStatus, Trust
+from store.ledgers import packed
 from store.port import Claim, Disposition, MessageDone, PatientRecord, ResultRecord, Work
 from store.values import new_id
 
@@ -55,6 +53,10 @@ class Judge:
 
     def message(self, claim: Claim, reading: Reading, patients: Patients, work: Work, now: datetime) -> None:
         """Adds to ``work`` everything that one message changes, its disposition included."""
+        if _says_nothing(reading):
+            disposition, ledger = Disposition.NOT_RELEVANT, packed(reading.ledger)
+            work.done.append(MessageDone(message_id=claim.message_id, disposition=disposition, ledger=ledger))
+            return
         turn = Turn(work, now, claim)
         for fact in reading.register:
             if reading.production and after_stop(fact, patients, self.present.notifier, turn, self.zone):
@@ -340,6 +342,19 @@ def _rename(record: PatientRecord, before: str, now: str, work: Work) -> None:
                 work.alerts.append(entry)
 
 
+def _says_nothing(reading: Reading) -> bool:
+    """Nothing of a count, of the register or of an answer: the way of most messages of a laboratory."""
+    return reading.disposition == "not_relevant" and not (
+        reading.results
+        or reading.problems
+        or reading.register
+        or reading.confirmations
+        or reading.merges
+        or reading.replies
+        or reading.pending
+    )
+
+
 def _unread_counts(reading: Reading) -> list[Problem]:
     """The problems that stand for a neutrophil count which nobody could read (promise 3)."""
     if reading.disposition == "set_aside":
@@ -372,11 +387,13 @@ def _disposition(reading: Reading, ends: Counter[Disposition]) -> tuple[Disposit
     return Disposition.NOT_RELEVANT, ""
 
 
-def _ledger(entries: Sequence[LedgerEntry], ends: dict[str, _End]) -> bytes:
+def _ledger(entries: tuple[LedgerEntry, ...], ends: dict[str, _End]) -> bytes:
+    if not ends and not any(entry.outcome == "result" for entry in entries):
+        return packed(entries)
     rows = []
     for where, read_as, reason in entries:
         end = ends.get(where)
         outcome = end.outcome if end else read_as
         why = (end.reason if end else "") or reason
-        rows.append({"where": where, "outcome": "judged" if outcome == "result" else outcome, "reason": why})
-    return msgspec.json.encode(rows)
+        rows.append((where, "judged" if outcome == "result" else outcome, why))
+    return packed(tuple(rows))

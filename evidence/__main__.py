@@ -14,6 +14,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from evidence.connection import connection
 from evidence.every_step import FAULTS, Outcome, every_step, may_trace
 from evidence.million import KINDS, million
 from evidence.power import power_loss
@@ -132,11 +133,27 @@ def _million(asked: argparse.Namespace, out: Console) -> bool:
     return not found.problems
 
 
+def _connection(asked: argparse.Namespace, out: Console) -> bool:
+    """Many unlike messages on one connection."""
+    with tempfile.TemporaryDirectory(prefix="neutroflag-connection-") as folder:
+        limit_s = 60 + asked.messages / 50
+        found = asyncio.run(connection(Path(folder), messages=asked.messages, rate=asked.pace, limit_s=limit_s))
+    quarters = " -> ".join(f"{megabytes:.0f}" for megabytes in found.quarters_mb()) or "too short"
+    out.print(
+        f"one connection: {found.report.accepted:,} messages accepted in {found.report.seconds:,.0f} s "
+        f"({found.report.rate:,.0f}/s); memory of both processes by quarters of the run: {quarters} MB"
+    )
+    for problem in found.problems:
+        out.print(problem, style="red", markup=False)
+    return not found.problems
+
+
 _PARTS: dict[str, Callable[[argparse.Namespace, Console], bool]] = {
     "steps": _steps,
     "power": _power,
     "soak": _soak,
     "million": _million,
+    "connection": _connection,
 }
 
 
@@ -148,11 +165,12 @@ def main() -> int:
     parser.add_argument("--stride", type=int, default=1, help="steps: every so many")
     parser.add_argument("--moments", type=int, default=1000, help="power: how many moments of the run")
     parser.add_argument("--seed", type=int, default=1, help="power, million: of what chance decides")
-    parser.add_argument("--messages", type=int, default=1_000_000, help="million: how many instead")
+    parser.add_argument("--messages", type=int, default=1_000_000, help="million, connection: how many instead")
     parser.add_argument("--faults", type=int, default=1000, help="million: spread over them")
     parser.add_argument("--seconds", type=float, default=3600, help="soak: how long")
     parser.add_argument("--rate", type=float, default=500, help="soak: messages a second")
     parser.add_argument("--every", type=float, default=60, help="soak: seconds between faults")
+    parser.add_argument("--pace", type=float, default=0, help="connection: messages a second; 0: as fast as answered")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(_PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")

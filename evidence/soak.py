@@ -24,7 +24,7 @@ from evidence.every_step import Fault, armed, may_trace
 from evidence.laboratories import Laboratories
 from evidence.world import Story, World
 
-__all__ = ["Soaked", "soak"]
+__all__ = ["Soaked", "resident_kb", "soak"]
 
 _LANES, _STORY_EVERY_S, _LOOK_EVERY_S = 16, 3.0, 5.0
 _FULL = Fault("disk full", "accepting", "pwrite64,ftruncate", "error=ENOSPC", sticky=True)
@@ -112,14 +112,14 @@ async def _look(world: World, done: Soaked, started: float, over: asyncio.Event)
         with contextlib.suppress(OSError, ProcessLookupError):
             pids = [pid for pid in (world.accepting_pid, world.judging_pid) if pid is not None]
             if len(pids) == 2:
-                memory = sum(_resident_kb(pid) for pid in pids)
+                memory = sum(resident_kb(pid) for pid in pids)
                 files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
                 done.looks.append((time.monotonic() - started, memory, files, (pids[0], pids[1])))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), _LOOK_EVERY_S)
 
 
-def _resident_kb(pid: int) -> int:
+def resident_kb(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from store import seal, steps
+from store.ledgers import unpacked
 from store.port import Step
 from store.tables import alert, answer, assessment, audit, body, delivery, identifier, ledger, message, patient, result
 from store.values import from_ms
@@ -96,7 +97,7 @@ def message_whole(connection: Connection, number: int) -> dict[str, Any] | None:
     if row is None:
         return None
     whole = _message(dict(row))
-    whole["ledger"] = json.loads(whole["ledger"] or "[]")
+    whole["ledger"] = unpacked(whole["ledger"])
     raw, unopened = seal.of(connection).look(whole.pop("raw"), whole.pop("key_id"), number)
     kept = whole.pop("kept")
     whole["unopened"] = unopened if kept else ""

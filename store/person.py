@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, delete, or_, select, text, update
 
 from store import purge, seal, trail
+from store.ledgers import unpacked
 from store.port import Claim
 from store.tables import (
     alert,
@@ -132,7 +133,7 @@ def message_rows(connection: Connection, numbers: Collection[int]) -> list[dict[
         ).mappings()
         for one in row:
             plain = _plain(dict(one))
-            plain["ledger"] = json.loads(plain.pop("entries") or "[]")
+            plain["ledger"] = unpacked(plain.pop("entries"))
             found.append({name: value for name, value in plain.items() if name not in ("dedupe_key", "content_hash")})
     return found
 

@@ -177,7 +177,7 @@ class MessageDone:
     disposition: Disposition
     reason: str = ""
     ledger: bytes = b"[]"
-    """JSON: one object an OBX/Observation with its outcome and reason (promise 2)."""
+    """What became of every OBX/Observation, and why (promise 2), as ``store.ledgers`` packs it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

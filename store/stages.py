@@ -11,6 +11,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from rules.model import Alert, Assessment, LabResult
 from store import seal
+from store.ledgers import unpacked
 from store.tables import alert, assessment, body, delivery, ledger, message, result
 from store.values import decode_alert, decode_assessment, decode_result, first_id
 
@@ -96,7 +97,7 @@ def message_stages(connection: Connection, number: int) -> MessageStages | None:
 
     return MessageStages(
         row={**row, "raw": seal.opened(connection, row["raw"], row["key_id"], number)},
-        ledger=json.loads(row["ledger"] or "[]"),
+        ledger=unpacked(row["ledger"]),
         counts=counts,
         verdicts=verdicts,
         sent=[item for item in _sent(connection, row, people) if is_ours(item.alert)],

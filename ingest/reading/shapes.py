@@ -16,7 +16,7 @@ from ingest.reading.v2replies import may_reply
 from ingest.reading.vocabulary import MOST_ROWS, vocabulary_of
 from wire.er7 import Message, Separators
 
-__all__ = ["COMMENTS", "READ_ALWAYS", "Known", "hints", "is_ordinary", "known_shape", "learn", "may_tell"]
+__all__ = ["COMMENTS", "READ_ALWAYS", "Known", "forget", "hints", "is_ordinary", "known_shape", "learn", "may_tell"]
 
 # A comment that may speak of the specimen, or tell a count; and a document.
 COMMENTS: Final = frozenset(("TX", "FT", "ST"))
@@ -153,6 +153,11 @@ def learn(message: Message, site: Site | None, blocks: list[str], rows: list[lis
     learnt.shapes.setdefault(prefixes[-1][:_BEGINNING], []).append(shape)
     learnt.number += 1
     learnt.sightings.pop(prefixes)
+
+
+def forget() -> None:
+    """Every report is read row by row again, until it was seen often enough."""
+    _learnt.clear()
 
 
 def _learnt_of(marks: Separators, codec: str, site: Site | None) -> _Learnt:

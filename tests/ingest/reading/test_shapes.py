@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from engine.simulate import blood_count
+from ingest.reading import Reading, read_file, read_message
 from ingest.reading.groups import Group, groups_of, walked
 from ingest.reading.outcome import LedgerEntry
+from ingest.reading.shapes import forget
+from tests.ingest.reading.test_reading_properties import SEGMENTS
 from wire.er7 import Message, Segment, parse, split_messages
 
 ROOT = Path(__file__).parents[3] / "fixtures" / "hl7v2"
@@ -140,3 +144,53 @@ def test_a_daily_report_with_indented_segments_is_read_every_day() -> None:
         assert message is not None
         both_ways(message)
         assert sum(group.observations for group in groups_of(message, [])) > 0
+
+
+def read_cold_and_warm(raw: bytes) -> None:
+    """The whole reading, row by row and once its shape is known: not one outcome of it may differ."""
+    forget()
+    cold = read_file(raw)
+    for _ in range(4):
+        warm = read_file(raw)
+    assert [_ordered(reading) for reading in warm] == [_ordered(reading) for reading in cold]
+
+
+def _ordered(reading: Reading) -> Reading:
+    return structs.replace(reading, ledger=tuple(sorted(reading.ledger)))
+
+
+CORPUS = Path(__file__).parents[4] / "shared" / "corpus"
+MESSAGES = [*FILES, *sorted(path for path in CORPUS.glob("*/*") if path.suffix != ".json")]
+
+
+@pytest.mark.parametrize("file", MESSAGES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_file_is_read_the_same_once_its_shape_is_known(file: Path) -> None:
+    read_cold_and_warm(file.read_bytes())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(SEGMENTS, max_size=10))
+def test_any_message_is_read_the_same_once_its_shape_is_known(segments: list[str]) -> None:
+    read_cold_and_warm("\r".join([HEAD, *segments]).encode())
+
+
+def test_an_answer_in_the_rows_of_a_known_report_is_still_an_answer() -> None:
+    forget()
+    rows = "\rOBR|1|0123456789abcdef|0123456789abcdef|X\rOBX|1|CE|ANC-ANSWER^Answer^99NEUTROFLAG||stopped||||||F"
+    unnumbered = (HEAD + rows.replace("0123456789abcdef", "")).encode()
+    for _ in range(5):
+        assert read_message(unnumbered, format="hl7v2").replies == ()
+    for spelt in ("ANC-ANSWER", "ANC\\X2D\\ANSWER", "\\H\\ANC-ANSWER\\N\\"):
+        head = HEAD[: HEAD.index("\rOBR")]
+        raw = (head + rows.replace("ANC-ANSWER", spelt)).encode()
+        for _ in range(5):
+            assert [reply.decision for reply in read_message(raw, format="hl7v2").replies] == ["stopped"]
+
+
+def test_a_note_in_a_known_report_that_tells_a_count_is_seen() -> None:
+    forget()
+    quiet = (HEAD + "\rNTE|1||Tube conforme\rOBX|1|NM|2951-2^Na^LN||140|mmol/L|||||F").encode()
+    for _ in range(5):
+        assert read_message(quiet, format="hl7v2").disposition == "not_relevant"
+    telling = quiet.replace(b"Tube conforme", "Polynucl\u00e9aires neutrophiles 400/mm3".encode())
+    assert [problem.code for problem in read_message(telling, format="hl7v2").problems] == ["narrative-only"]

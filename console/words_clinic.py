@@ -395,6 +395,10 @@ _ALERT: dict[str, tuple[str, str]] = {
         "Message reçu, illisible dans la base (clé ou contenu altéré) : le redemander au laboratoire",
         "Message received, unreadable in the database (key or content altered): ask the laboratory for it again",
     ),
+    "clinic.reason.body-unreadable": (
+        "Message reçu, fichier de la base endommagé à cet endroit : le redemander au laboratoire, restaurer la base",
+        "Message received, the database file is damaged there: ask the laboratory for it again, restore the database",
+    ),
     "clinic.reason.body-missing": (
         "Message reçu, contenu perdu dans la base : le redemander au laboratoire",
         "Message received, content lost in the database: ask the laboratory for it again",

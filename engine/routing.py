@@ -26,7 +26,16 @@ LABORATORY: Final = "laboratory"
 _DERIVED: Final = "derived-across-threshold"
 # Reasons of a REVIEW alert that the laboratory cannot clear up: what it sent is not at fault.
 _NOT_THE_LABORATORYS: Final = frozenset(
-    {DISPENSED, ANSWERED_WITHDRAWN, UNDECIDED, "internal-error", "patient-ambiguous", "body-unopenable", "body-missing"}
+    {
+        DISPENSED,
+        ANSWERED_WITHDRAWN,
+        UNDECIDED,
+        "internal-error",
+        "patient-ambiguous",
+        "body-unopenable",
+        "body-missing",
+        "body-unreadable",
+    }
 )
 
 

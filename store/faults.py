@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["again", "is_lost", "why"]
+__all__ = ["again", "is_damaged", "is_lost", "why"]
 
 # By SQLSTATE (PostgreSQL, appendix A); the first two characters are its class.
 _WORDS = {
@@ -21,6 +21,18 @@ _WORDS = {
     "42501": "the database's user may not do this",
     "55P03": "the database is held by somebody else",
     "57014": "the database took too long",
+}
+# SQLite's primary result codes (sqlite.org/rescode.html); what is not here is of what was to be written, or our own.
+_CORRUPT, _NOT_A_DATABASE = 11, 26
+_DAMAGED = "the database file is damaged: `neutroflag db verify` says where, the runbook how to restore it"
+_SQLITE = {
+    5: "the database is held by somebody else",
+    8: "the database is read-only",
+    10: "the disk of the database cannot be read or written",
+    _CORRUPT: _DAMAGED,
+    13: "the database's disk is full",
+    14: "the database cannot be opened",
+    _NOT_A_DATABASE: _DAMAGED,
 }
 # A refused connection has no SQLSTATE: libpq gives the server's words (English under lc_messages of ours) and its own.
 _SAID = (
@@ -44,6 +56,11 @@ def again(error: BaseException) -> bool:
     return getattr(_driver(error), "sqlstate", None) in ("40001", "40P01")
 
 
+def is_damaged(error: BaseException) -> bool:
+    """A page of the SQLite file is not what was written there; what stands on others can still be read."""
+    return (getattr(_driver(error), "sqlite_errorcode", 0) & 0xFF) in (_CORRUPT, _NOT_A_DATABASE)
+
+
 def is_lost(error: BaseException) -> bool:
     """The connection is gone; whether what it carried was done is another question."""
     found = _driver(error)
@@ -56,6 +73,8 @@ def why(error: BaseException) -> str | None:
     if isinstance(error, TimeoutError):
         return "the database does not answer"
     found = _driver(error)
+    if (code := getattr(found, "sqlite_errorcode", None)) is not None:
+        return _SQLITE.get(code & 0xFF)
     state: str | None = getattr(found, "sqlstate", None)
     if state in _WORDS:
         return _WORDS[state]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import collections
 import os
+import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from store import inbox_server, keyholders, seal
+from store import faults, inbox_server, keyholders, seal
 from store.port import Accepted, Claim, Disposition, Envelope, MessageDone
 from store.statement import Prepared
 from store.tables import body, counter, ledger, message
@@ -43,18 +45,19 @@ _pending = Prepared(
     .where(message.c.id == bindparam("message_id"), message.c.disposition.is_(None))
     .with_for_update()
 )
+_head = (
+    *(message.c.id, message.c.format, message.c.channel, message.c.sender, message.c.control_id),
+    *(message.c.received_at, message.c.peer),
+)
+_heads = Prepared(
+    select(*_head)
+    .where(message.c.disposition.is_(None), message.c.id > bindparam("after"))
+    .order_by(message.c.id)
+    .limit(bindparam("most"))
+)
+_stored = Prepared(select(body.c.key_id, body.c.raw).where(body.c.message_id == bindparam("number")))
 _claim = Prepared(
-    select(
-        message.c.id,
-        message.c.format,
-        message.c.channel,
-        message.c.sender,
-        message.c.control_id,
-        message.c.received_at,
-        message.c.peer,
-        body.c.key_id,
-        body.c.raw,
-    )
+    select(*_head, body.c.key_id, body.c.raw)
     .select_from(message.outerjoin(body, body.c.message_id == message.c.id))
     .where(message.c.disposition.is_(None), message.c.id > bindparam("after"))
     .order_by(message.c.id)
@@ -168,8 +171,29 @@ def _body(ring: seal.Ring, message_id: int, raw: bytes) -> dict[str, object]:
 
 def claim(connection: Connection, after: int, limit: int) -> list[Claim]:
     """The oldest messages beyond ``after`` that have no disposition."""
-    rows = _claim.rows(connection, {"after": after, "most": limit})
+    try:
+        rows = _claim.rows(connection, {"after": after, "most": limit})
+    except sqlite3.DatabaseError as error:
+        if not faults.is_damaged(error):
+            raise
+        return _one_by_one(connection, after, limit)
     return claims(connection, rows)
+
+
+def _one_by_one(connection: Connection, after: int, limit: int) -> list[Claim]:
+    """One damaged page must not keep every message from being judged: those whose bytes stood on it are told apart."""
+    found: list[Claim] = []
+    for row in _heads.rows(connection, {"after": after, "most": limit}):
+        try:
+            stored = _stored.rows(connection, {"number": row[0]})
+        except sqlite3.DatabaseError as error:
+            if not faults.is_damaged(error):
+                raise
+            (claim,) = claims(connection, [(*row, None, None)])
+            found.append(replace(claim, unopened=seal.UNREADABLE))
+        else:
+            found += claims(connection, [(*row, *(stored[0] if stored else (None, None)))])
+    return found
 
 
 def claims(connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Claim]:

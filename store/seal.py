@@ -25,6 +25,7 @@ from store.tables import body, body_key
 __all__ = [
     "MISSING",
     "UNOPENABLE",
+    "UNREADABLE",
     "Ring",
     "check",
     "known",
@@ -41,6 +42,9 @@ UNOPENABLE = "body-unopenable"
 """Damaged, exchanged, or sealed with a key that is not in the ring: what was in it cannot be known here."""
 MISSING = "body-missing"
 """A message without a disposition whose bytes are gone: nothing of ours removes those."""
+
+UNREADABLE = "body-unreadable"
+"""The page of the database file on which it stood is damaged."""
 
 _NONCE = 12
 _BYTES = 32

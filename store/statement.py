@@ -40,10 +40,12 @@ class Prepared:
     def rows(self, connection: Connection, parameters: Mapping[str, Any]) -> Sequence[Any]:
         text = self._text(connection)
         cursor = connection.connection.cursor()
-        cursor.execute(text.sql, text.bind(parameters))
-        found = cursor.fetchall()
-        cursor.close()
-        return found
+        try:
+            cursor.execute(text.sql, text.bind(parameters))
+            return cursor.fetchall()
+        finally:
+            # A statement that failed half-way and is not ended would make SQLite's commit fail as well.
+            cursor.close()
 
     def each(self, connection: Connection, parameters: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
         """The rows for each set of parameters, in order. To a server all go out before the first answer is waited for."""

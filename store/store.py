@@ -319,10 +319,14 @@ class Store:
         try:
             if self._reading is None or self._reading.closed or self._reading.invalidated:
                 self._reading = self._reader.connect()
-            with self._reading.begin():
+            transaction = self._reading.begin()
+            try:
                 return query(self._reading)
+            finally:
+                # Nothing was written. After a damaged page SQLite fails a commit, whatever the query made of it.
+                transaction.rollback()
         except (SQLAlchemyError, self._reader.dialect.loaded_dbapi.Error) as error:
-            raise StoreUnavailable(type(error).__name__) from error
+            raise StoreUnavailable(faults.why(error) or type(error).__name__) from error
 
     async def write(self, operation: Callable[[Connection], T]) -> T:
         """Runs a short operation in the next transaction; its exception undoes that operation alone."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from store import faults
 from store.port import Accepted, Envelope, StoreUnavailable
 
 __all__ = ["Writer"]
@@ -117,7 +118,7 @@ class Writer:
             outcomes = [(job, None, StoreUnavailable("the database is held by somebody else")) for job in jobs]
         except Exception as error:
             # The store's own loop: whatever broke, the callers are told. A connection that failed is not trusted again.
-            why = StoreUnavailable(type(error).__name__)
+            why = StoreUnavailable(faults.why(error) or type(error).__name__)
             outcomes = [(job, None, why) for job in jobs]
             self._drop_connection()
         if self._jobs and not self._closed:
@@ -150,7 +151,7 @@ class Writer:
             try:
                 outcomes.extend(self._transaction(connection, [job]))
             except Exception as error:
-                outcomes.append((job, None, StoreUnavailable(type(error).__name__)))
+                outcomes.append((job, None, StoreUnavailable(faults.why(error) or type(error).__name__)))
         return outcomes
 
     def _transaction(self, connection: Connection, jobs: list[_Job]) -> list[_Outcome]:

@@ -1,7 +1,7 @@
 """Whatever the order in which a patient's results arrive, and however often: the end is that of the history in its order.
 
-Preliminary, final, corrected and withdrawn versions of several counts, some of them told by a second channel under its own
-key, arrive shuffled, doubled and late, through the real store and the real worker. Random by seed.
+Preliminary, final, corrected and withdrawn versions of several counts, some of them told by a second channel (FHIR over HTTP,
+or over Kafka) under its own key, arrive shuffled, doubled and late, through the real store and worker. Random by seed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from engine.back import Back
 from engine.config import load
 from engine.observe import Meters
 from ingest import envelope
+from ingest.fhir_http import stored_as
 from store import Store
 from store.check import findings
 
@@ -45,6 +46,7 @@ def history(seed: int, now: datetime, hl7: Any, fhir: Any) -> list[Told]:
     for number in range(chance.randint(2, 4)):
         drawn = now - timedelta(hours=20 - 5 * number)
         second = chance.random() < 0.4
+        channel = ("fhir", "kafka")[number % 2]
         versions = [("P", chance.choice(VALUES))] if not second and chance.random() < 0.5 else []
         versions.append(("F", chance.choice(VALUES)))
         versions += [("C", chance.choice(VALUES)) for _ in range(chance.randint(0, 2))]
@@ -61,7 +63,7 @@ def history(seed: int, now: datetime, hl7: Any, fhir: Any) -> list[Told]:
                 observation = fhir.observation(value, identifier=f"r-{number}", collected=drawn, status=named)
                 observation["issued"] = issued.isoformat()
                 body = json.dumps(observation).encode()
-                told.append(Told(issued + timedelta(seconds=1), "fhir", body))
+                told.append(Told(issued + timedelta(seconds=1), channel, body))
     return sorted(told, key=lambda one: one.at)
 
 
@@ -89,8 +91,10 @@ async def end_of(folder: Path, template: Path, arrivals: list[Told], chance: ran
         for one in arrivals:
             if one.channel == "mllp":
                 item = envelope.hl7v2(one.raw, channel="mllp", peer="", now=now)[1]
+            elif one.channel == "kafka":
+                item = stored_as(one.raw, channel="kafka", peer="lab.results[0]@1")
             else:
-                item = envelope.fhir(one.raw, channel="fhir", peer="", now=now)
+                item = envelope.fhir(one.raw, channel="fhir", peer="10.0.0.7:50122", now=now)
             await store.accept(item)
             if chance.random() < 0.3:
                 await judged()

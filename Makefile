@@ -19,7 +19,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-services test-browser pictures check check-deploy bench evidence pages bundle lock clean
+.PHONY: help demo test test-services test-browser pictures check check-deploy bench evidence pages scan bundle lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -87,7 +87,16 @@ evidence: $(VENV)/.dev ## hours: every step failing in turn, soak, mutation, fuz
 	deploy/dev/fhir-validate fixtures/alerts/*.json fixtures/alerts/levels/*.json
 	NEUTROFLAG_ALERTS=10000 $(BIN)/python -m pytest -q -n 0 tests/emitters/foreign
 
-bundle: $(VENV)/.runtime ## one archive for a machine without an index, tried offline before it is kept
+$(VENV)/.scan/bin/cyclonedx-py: deploy/scan/requirements.lock
+	$(PYTHON) -m venv $(VENV)/.scan
+	$(VENV)/.scan/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --only-binary :all: -r deploy/scan/requirements.lock
+	@touch $@
+
+scan: $(VENV)/.scan/bin/cyclonedx-py ## SBOM (dist/), secrets in the repository, known vulnerabilities (needs the advisory service)
+	$(VENV)/.scan/bin/python deploy/scan/scan.py $(ARGS)
+
+bundle: $(VENV)/.runtime $(VENV)/.scan/bin/cyclonedx-py ## one archive for a machine without an index, with its SBOM, tried offline
+	$(VENV)/.scan/bin/python deploy/scan/scan.py sbom
 	$(BIN)/python deploy/bundle/build.py
 
 pages: $(VENV)/.dev ## write the pages that come from the protocols, cases and hazards
@@ -98,6 +107,7 @@ lock: ## renew the hash-locked requirement files (needs uv)
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev --extra browser -c requirements-dev.lock -o requirements-browser.lock
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev --extra deploy -c requirements-dev.lock -o requirements-deploy.lock
+	printf 'cyclonedx-bom\ndetect-secrets\npip-audit\n' | uv pip compile $(LOCKFLAGS) - -o deploy/scan/requirements.lock
 	echo hatchling | uv pip compile $(LOCKFLAGS) -c requirements.lock - -o requirements-build.lock
 
 LOCKFLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header

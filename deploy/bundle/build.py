@@ -70,6 +70,9 @@ def lay_out(folder: Path, root: Path) -> None:
     """Everything but the wheels, and the sums of all."""
     shutil.copy2(root / "deploy" / "bundle" / "install.sh", folder / "install.sh")
     shutil.copy2(root / "requirements.lock", folder / "requirements.lock")
+    bill = root / "dist" / "neutroflag.cdx.json"
+    if bill.exists():
+        shutil.copy2(bill, folder / "sbom.cdx.json")
     (folder / "PYTHON").write_text(f"{sys.version_info[0]}.{sys.version_info[1]} {sysconfig.get_platform()}\n")
     deploy, docs = folder / "deploy", folder / "docs"
     deploy.mkdir()

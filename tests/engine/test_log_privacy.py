@@ -201,6 +201,19 @@ async def feed_http(client: httpx2.AsyncClient, before: Callable[..., Any]) -> N
     await client.post("/fhir", content=b'{"resourceType": "\xff' + FAMILY.encode())
     await client.post("/hl7", content=oru("W", when="20261120080000"))
     await client.post("/hl7", content=f"{FAMILY}|{MRN}".encode())
+    # The register by FHIR, other formats, and tokens that name somebody.
+    person = {"resourceType": "Patient", "id": MRN, "name": [{"family": FAMILY}], "birthDate": NOTE}
+    taken = {"resourceType": "MedicationStatement", "status": FAMILY, "subject": {"reference": f"Patient/{MRN}"}}
+    for register in (person, person | {"birthDate": "1952-12-17"}, taken, taken | {"effectivePeriod": {"start": MRN}}):
+        await client.post(f"/fhir/{register['resourceType']}", json=register)
+    cda = f'<ClinicalDocument xmlns="urn:hl7-org:v3"><id root="1.2.3" extension="{MRN}"/><title>{FAMILY}</title>'
+    for document in (cda, f"{cda}</ClinicalDocument>", f'<!DOCTYPE x [<!ENTITY a "{FAMILY}">]>{cda}&a;'):
+        await client.post("/fhir", content=document, headers={"Content-Type": "application/xml"})
+    head = f"H|~^\\&|{MRN}||LABO|||ORU|||N||P|H2.1^C|20261120"
+    hprim = f"{head}\rP|1|{MRN}|||{FAMILY}^{GIVEN}||19521217|F\rOBX|1|NM|PNN||{NOTE}|"
+    await client.post("/hl7", content=hprim)
+    for token in (MRN, f"eyJhbGciOiJub25lIn0.{FAMILY}.{MRN}", f"{FAMILY} {MRN}"):
+        await client.post("/fhir/Observation", json=observation(), headers={"Authorization": f"Bearer {token}"})
     await client.get(f"/fhir/Patient/{MRN}?name={FAMILY}")
     await client.get(f"/{FAMILY}/{MRN}", headers={"User-Agent": FAMILY, "Cookie": f"x={MRN}", "Referer": MRN})
 

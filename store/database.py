@@ -10,6 +10,7 @@ other end is gone is noticed within seconds.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
+
+from store import statement
 
 __all__ = ["file_of", "parallel", "problem", "promises", "reader", "writer"]
 
@@ -34,6 +37,9 @@ _SERVER: dict[str, Any] = {
 }
 # A process that stands still in the middle of a transaction must not hold the others' rows for ever.
 _IDLE_MS = 30_000
+# What writes touches rows by their keys, some dozens at a time. A plan made while the tables were small, or never counted,
+# would walk them whole, and is kept; with these ways closed the planner takes the index on the first day and on the last.
+_NO_SCANS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
 
 
 def problem(url: str) -> str:
@@ -104,7 +110,13 @@ def parallel(url: str, *, connections: int, snapshots: bool = False) -> AsyncEng
         connect_args=_arguments(url),
         **({"isolation_level": "REPEATABLE READ"} if snapshots else {}),
     )
-    _postgresql(engine.sync_engine)
+    _postgresql(engine.sync_engine, () if snapshots else _NO_SCANS)
+
+    # What was not sent yet comes before what SQLAlchemy executes itself.
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def in_order(connection: Connection, *_: Any) -> None:
+        statement.send(connection)
+
     return engine
 
 
@@ -116,15 +128,23 @@ def _arguments(url: str) -> dict[str, Any]:
     return {name: value for name, value in _SERVER.items() if name not in parsed.query}
 
 
-def _postgresql(engine: Engine) -> None:
+def _postgresql(engine: Engine, off: Sequence[str] = ()) -> None:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute("SHOW synchronous_commit")
+        cursor.execute(
+            "SELECT current_setting('synchronous_commit'), enumvals FROM pg_settings WHERE name = 'default_toast_compression'"
+        )
+        promised, ways = cursor.fetchone()
         # remote_write and remote_apply wait for a standby too; off and local promise less than an acknowledgement does.
-        if cursor.fetchone()[0] in ("off", "local"):
+        if promised in ("off", "local"):
             cursor.execute("SET synchronous_commit = on")
+        # Bodies are squeezed by the server; its old way costs several times more, and not each build has the other.
+        if "lz4" in ways:
+            cursor.execute("SET default_toast_compression = lz4")
         cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
+        for name in off:
+            cursor.execute(f"SET {name} = off")
         cursor.close()
         connection.commit()
 

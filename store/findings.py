@@ -7,13 +7,13 @@ raised twice, also after a restart.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, literal_column, select, tuple_, update
+from sqlalchemy import Connection, bindparam, func, literal_column, select, tuple_, update
 
 from store.port import Work
-from store.statement import Prepared
+from store.statement import Prepared, inserting
 from store.tables import alert, delivery, finding, message, patient
 from store.values import from_ms, to_ms
 
@@ -78,7 +78,7 @@ _unanswered = Prepared(
     .order_by(alert.c.answer_by, alert.c.id)
     .limit(bindparam("most"))
 )
-_insert = Prepared(insert(finding).values({column.name: bindparam(column.name) for column in finding.columns}))
+_insert = inserting(finding)
 _end = Prepared(
     update(finding)
     .where(finding.c.id == bindparam("finding_id"), finding.c.ended_at.is_(None))
@@ -174,11 +174,11 @@ def overdue_count(connection: Connection) -> int:
     )
 
 
-def moved_on(connection: Connection, work: Work) -> tuple[str, ...]:
+def moved_on(connection: Connection, work: Work) -> Callable[[], tuple[str, ...]]:
     """Of the alerts that are called unanswered, those that were answered or changed meanwhile."""
     asked = sorted(work.unanswered)
-    standing = _standing.each(connection, [{"alert_id": number, "revision": revision} for number, revision in asked])
-    return tuple(number for (number, _), rows in zip(asked, standing, strict=True) if not rows)
+    standing = _standing.ask(connection, [{"alert_id": number, "revision": revision} for number, revision in asked])
+    return lambda: tuple(number for (number, _), rows in zip(asked, standing(), strict=True) if not rows)
 
 
 def write(connection: Connection, work: Work) -> None:

@@ -5,32 +5,34 @@ from __future__ import annotations
 import collections
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from store import faults, inbox_server, keyholders, seal
 from store.port import Accepted, Claim, Disposition, Envelope, MessageDone
-from store.statement import Prepared
+from store.statement import Prepared, given, inserting
 from store.tables import body, counter, ledger, message
 from store.values import from_ms, to_ms
 
 __all__ = ["arrive", "bytes_of", "claim", "claims", "count", "counted", "finish", "judged", "known", "replay"]
 
-_insert_message = Prepared(insert(message).values({column.name: bindparam(column.name) for column in message.columns}))
-_insert_body = Prepared(
-    insert(body).values(message_id=bindparam("message_id"), key_id=bindparam("key_id"), raw=bindparam("raw"))
-)
-_insert_ledger = Prepared(insert(ledger).values(message_id=bindparam("message_id"), entries=bindparam("entries")))
+_insert_message, _insert_body, _insert_ledger = inserting(message), inserting(body), inserting(ledger)
 _known = Prepared(
     select(message.c.id, message.c.content_hash)
     .where(message.c.dedupe_key == bindparam("key"), message.c.duplicate_of.is_(None))
     .order_by(message.c.id)
 )
 _last_id = Prepared(select(func.max(message.c.id)))
+_ended = given(
+    message_id=message.c.id,
+    new_disposition=message.c.disposition,
+    new_reason=message.c.reason,
+    new_judged_at=message.c.judged_at,
+)
 _finish = Prepared(
     update(message)
     .where(message.c.id == bindparam("message_id"))
@@ -38,7 +40,10 @@ _finish = Prepared(
         disposition=bindparam("new_disposition"),
         reason=bindparam("new_reason"),
         judged_at=bindparam("new_judged_at"),
-    )
+    ),
+    whole=update(message)
+    .where(message.c.id == _ended.c.message_id)
+    .values(disposition=_ended.c.new_disposition, reason=_ended.c.new_reason, judged_at=_ended.c.new_judged_at),
 )
 _pending = Prepared(
     select(message.c.id)
@@ -218,11 +223,13 @@ def claims(connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Claim]
     return found
 
 
-def judged(connection: Connection, done: Sequence[MessageDone]) -> tuple[int, ...]:
+def judged(connection: Connection, done: Sequence[MessageDone]) -> Callable[[], tuple[int, ...]]:
     """Of these, the messages that have their disposition already: a process that was thought dead was only slow."""
     numbers = sorted(item.message_id for item in done)
-    pending = _pending.each(connection, [{"message_id": number} for number in numbers])
-    return tuple(number for number, rows in zip(numbers, pending, strict=True) if not rows)
+    if connection.dialect.name == "sqlite":
+        pending = _pending.each(connection, [{"message_id": number} for number in numbers])
+        return lambda: tuple(number for number, rows in zip(numbers, pending, strict=True) if not rows)
+    return inbox_server.judged(connection, numbers)
 
 
 def finish(connection: Connection, done: Sequence[MessageDone], at_ms: int) -> None:

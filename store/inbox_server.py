@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import ARRAY, BigInteger, Connection, LargeBinary, bindparam, func, select
 
-from store.statement import Prepared, together
+from store.statement import Prepared
 from store.tables import message, message_ids
 
-__all__ = ["hold", "reserve"]
+__all__ = ["hold", "judged", "reserve"]
 
 _names = func.unnest(bindparam("names", type_=ARRAY(BigInteger))).column_valued("name")
 # Until the end of the transaction: of two that bring a message of the same name at the same time, the second one waits.
@@ -22,6 +22,13 @@ _known = Prepared(
     )
     .order_by(message.c.id)
 )
+# Held to the end of the transaction, in one order everywhere.
+_pending = Prepared(
+    select(message.c.id)
+    .where(message.c.id == func.any(bindparam("numbers", type_=ARRAY(BigInteger))), message.c.disposition.is_(None))
+    .order_by(message.c.id)
+    .with_for_update()
+)
 _ids = Prepared(select(message_ids.next_value()).select_from(func.generate_series(1, bindparam("many")).alias("each")))
 
 
@@ -32,18 +39,29 @@ def reserve(
     ends; and numbers for so many new messages, growing. The numbers of a transaction that fails are never used."""
     given = sorted(keys)
     names = _numbers(given)
-    _, found, numbers = together(
-        connection, [(_lock, {"names": names}), (_known, {"keys": given}), (_ids, {"many": count})]
-    )
+    _lock.ask(connection, [{"names": names}])
+    found = _known.ask(connection, [{"keys": given}])
+    numbers = _ids.ask(connection, [{"many": count}])
     known: dict[bytes, list[tuple[int, bytes]]] = {key: [] for key in given}
-    for key, number, content in found:
+    for key, number, content in found()[0]:
         known[bytes(key)].append((number, bytes(content)))
-    return known, sorted(row[0] for row in numbers)
+    return known, sorted(row[0] for row in numbers()[0])
 
 
 def hold(connection: Connection, names: Iterable[bytes]) -> None:
-    """Until the transaction ends nobody else holds one of these names; who wants one waits."""
-    _lock.rows(connection, {"names": _numbers(names)})
+    """Until the transaction ends nobody else holds one of these names: who wants one waits, and so does what he asks next."""
+    _lock.ask(connection, [{"names": _numbers(names)}])
+
+
+def judged(connection: Connection, numbers: Sequence[int]) -> Callable[[], tuple[int, ...]]:
+    """Of these messages, those that have their disposition; the others are held."""
+    pending = _pending.ask(connection, [{"numbers": list(numbers)}])
+
+    def ended() -> tuple[int, ...]:
+        waiting = {row[0] for row in pending()[0]}
+        return tuple(number for number in numbers if number not in waiting)
+
+    return ended
 
 
 def _numbers(names: Iterable[bytes]) -> list[int]:

@@ -10,13 +10,27 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, cast, delete, func, null, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Connection,
+    String,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from store import inbox, seal
 from store.inbox_server import hold
 from store.port import Claim
-from store.statement import Prepared
+from store.statement import Prepared, given
 from store.tables import body, claim, lease, message
 
 __all__ = ["announce", "claimed", "done", "give_back", "give_up", "take"]
@@ -51,11 +65,15 @@ _free = Prepared(
     .order_by(message.c.id)
     .limit(bindparam("most"))
 )
-_claiming = insert(claim).values(
-    message_id=bindparam("message_id"),
-    owner=bindparam("owner"),
-    expires_at=_now + cast(bindparam("for_ms"), BigInteger),
-    names=null(),
+_claimed = given(message_id=claim.c.message_id)
+_claiming = insert(claim).from_select(
+    ["message_id", "owner", "expires_at", "names"],
+    select(
+        _claimed.c.message_id,
+        cast(bindparam("owner"), String),
+        _now + cast(bindparam("for_ms"), BigInteger),
+        cast(null(), Text),
+    ),
 )
 _claim = Prepared(
     _claiming.on_conflict_do_update(
@@ -63,10 +81,11 @@ _claim = Prepared(
         set_={"owner": _claiming.excluded.owner, "expires_at": _claiming.excluded.expires_at, "names": null()},
     )
 )
+_said = given(number=claim.c.message_id, new_names=claim.c.names)
 _announce = Prepared(
     update(claim)
-    .where(claim.c.message_id == bindparam("number"), claim.c.owner == bindparam("of"))
-    .values(names=bindparam("new_names"))
+    .where(claim.c.message_id == _said.c.number, claim.c.owner == bindparam("of"))
+    .values(names=_said.c.new_names)
 )
 _earlier = Prepared(
     select(message.c.id, claim.c.names)
@@ -78,17 +97,15 @@ _earlier = Prepared(
     )
     .order_by(message.c.id)
 )
-_done = Prepared(delete(claim).where(claim.c.message_id == bindparam("number")))
-_given_up = Prepared(delete(claim).where(claim.c.message_id == bindparam("number"), claim.c.owner == bindparam("of")))
+_these = claim.c.message_id == func.any(bindparam("numbers", type_=ARRAY(BigInteger)))
+_done = Prepared(delete(claim).where(_these))
+_given_up = Prepared(delete(claim).where(_these, claim.c.owner == bindparam("of")))
 
 
 def take(connection: Connection, owner: str, names: Iterable[str], for_ms: int) -> set[str]:
     """Of these, the leases that ``owner`` holds now: taken, or prolonged."""
-    return {
-        row[0]
-        for name in sorted(names)
-        for row in _take.rows(connection, {"name": name, "owner": owner, "for_ms": for_ms})
-    }
+    asked = [{"name": name, "owner": owner, "for_ms": for_ms} for name in sorted(names)]
+    return {row[0] for rows in _take.each(connection, asked) for row in rows}
 
 
 def give_back(connection: Connection, owner: str) -> None:
@@ -102,7 +119,8 @@ def claimed(connection: Connection, owner: str, limit: int, for_ms: int) -> list
     takes a later message while an earlier one is being taken."""
     hold(connection, [b"claims"])
     rows = _openable(connection, _free.rows(connection, {"most": limit}))
-    _claim.many(connection, [{"message_id": row[0], "owner": owner, "for_ms": for_ms} for row in rows])
+    if rows:
+        _claim.many(connection, [{"message_id": [row[0] for row in rows], "owner": owner, "for_ms": for_ms}])
     return inbox.claims(connection, rows)
 
 
@@ -119,31 +137,30 @@ def announce(connection: Connection, owner: str, names: Mapping[int, Iterable[st
 
     A message waits for an earlier one that speaks of the same, and for one of which nobody has said yet whom it speaks of.
     """
-    mine = {number: set(given) for number, given in names.items()}
-    _announce.many(
-        connection,
-        [{"number": number, "of": owner, "new_names": json.dumps(sorted(given))} for number, given in mine.items()],
-    )
+    mine = {number: set(speaks_of) for number, speaks_of in names.items()}
+    said = {"number": list(mine), "new_names": [json.dumps(sorted(theirs)) for theirs in mine.values()]}
+    _announce.many(connection, [{**said, "of": owner}])
     rows: Sequence[Any] = _earlier.rows(connection, {"before": max(mine), "of": owner})
     theirs = {number: None if text is None else set(json.loads(text)) for number, text in rows}
     waiting: set[int] = set()
     spoken_of: set[str] = set()
-    for number, said in sorted((theirs | mine).items()):
+    for number, names_of in sorted((theirs | mine).items()):
         if number in mine:
             if not spoken_of.isdisjoint(mine[number]):
                 waiting.add(number)
                 spoken_of |= mine[number]
-        elif said is None:
+        elif names_of is None:
             return waiting | {later for later in mine if later > number}
         else:
-            spoken_of |= said
+            spoken_of |= names_of
     return waiting
 
 
 def done(connection: Connection, numbers: Iterable[int]) -> None:
     """These have their disposition, whoever had claimed them."""
-    _done.many(connection, [{"number": number} for number in sorted(numbers)])
+    if wanted := sorted(numbers):
+        _done.many(connection, [{"numbers": wanted}])
 
 
 def give_up(connection: Connection, owner: str, numbers: Iterable[int]) -> None:
-    _given_up.many(connection, [{"number": number, "of": owner} for number in sorted(numbers)])
+    _given_up.many(connection, [{"numbers": sorted(numbers), "of": owner}])

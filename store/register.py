@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ARRAY, BindParameter, Connection, String, Table, bindparam, func, insert, select, update
+from sqlalchemy import ARRAY, BindParameter, Connection, String, Table, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rules.model import AlertFamily, PatientIdentifier, Trust
@@ -14,7 +14,7 @@ from rules.silence import AT_ONCE, look_on
 from store import answers, steps, trail
 from store.inbox_server import hold
 from store.port import ANYBODYS, CLOCK, AlertRecord, PatientRecord, ResultRecord, Work
-from store.statement import Prepared
+from store.statement import Prepared, inserting
 from store.tables import alert, assessment, delivery, identifier, patient, result
 from store.values import (
     decode_alert,
@@ -115,10 +115,7 @@ _update_patient = Prepared(
         }
     )
 )
-_inserts = {
-    table.name: Prepared(insert(table).values({column.name: bindparam(column.name) for column in table.columns}))
-    for table in (patient, identifier, result, assessment, delivery)
-}
+_inserts = {table.name: inserting(table) for table in (patient, identifier, result, assessment, delivery)}
 
 
 def _alert_upsert(dialect: Any) -> Prepared:
@@ -171,7 +168,8 @@ def _owners(connection: Connection, values: list[str]) -> Sequence[Any]:
 def by_id(connection: Connection, ids: Sequence[str]) -> list[PatientRecord]:
     """In the order asked for; unknown ids are passed over. ``rev`` is read first: what moves meanwhile is noticed later."""
     keys = [{"wanted": number} for number in ids]
-    parts = [query.each(connection, keys) for query in (_patient, _identifiers, _current, _alerts)]
+    asked = [query.ask(connection, keys) for query in (_patient, _identifiers, _current, _alerts)]
+    parts = [answers() for answers in asked]
     return [_whole(number, *rows) for number, *rows in zip(ids, *parts, strict=True) if rows[0]]
 
 
@@ -250,23 +248,25 @@ def park(connection: Connection, number: str) -> None:
     connection.execute(update(patient).where(patient.c.id == number).values(settle_at=None))
 
 
-def moved(connection: Connection, records: Iterable[PatientRecord]) -> tuple[str, ...]:
+def moved(connection: Connection, records: Iterable[PatientRecord]) -> Callable[[], tuple[str, ...]]:
     """Of these working copies, the patients that somebody else has changed since they were loaded."""
     # In one order everywhere: two batches that share patients must not wait for each other.
     known = sorted((record for record in records if not record.new), key=lambda record: record.id)
-    revs = _rev.each(connection, [{"wanted": record.id} for record in known])
-    return tuple(record.id for record, rows in zip(known, revs, strict=True) if not rows or rows[0][0] != record.rev)
+    revs = _rev.ask(connection, [{"wanted": record.id} for record in known])
+    return lambda: tuple(
+        record.id for record, rows in zip(known, revs(), strict=True) if not rows or rows[0][0] != record.rev
+    )
 
 
-def taken(connection: Connection, work: Work) -> tuple[str, ...]:
+def taken(connection: Connection, work: Work) -> Callable[[], tuple[str, ...]]:
     """New patients whose identifier another writer has filed meanwhile."""
     if not work.identifiers:
-        return ()
+        return lambda: ()
     if connection.dialect.name != "sqlite":
         hold(connection, [f"{item.value}|{item.authority}".encode() for _, item in work.identifiers])
     wanted = [{"wanted": item.value, "wanted_authority": item.authority} for _, item in work.identifiers]
-    filed = _filed.each(connection, wanted)
-    return tuple(sorted(number for (number, _), rows in zip(work.identifiers, filed, strict=True) if rows))
+    filed = _filed.ask(connection, wanted)
+    return lambda: tuple(sorted(number for (number, _), rows in zip(work.identifiers, filed(), strict=True) if rows))
 
 
 def write(connection: Connection, work: Work, at_ms: int) -> None:

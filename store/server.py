@@ -15,9 +15,9 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from store import database, faults
+from store import database, faults, statement
 from store.port import Accepted, Envelope, StoreUnavailable
 
 __all__ = ["ServerReader", "ServerWriter"]
@@ -158,17 +158,37 @@ async def _transaction(engine: AsyncEngine, operation: Callable[[Connection], T]
     async with engine.connect() as connection:
         await connection.begin()
         try:
-            value: T = await connection.run_sync(operation)
+            value: T = await connection.run_sync(_begun, operation)
         except Exception as error:
-            try:
-                await connection.rollback()
-            except Exception:
-                # The driver says so only now, where SQLAlchemy hears it; the pool forgets the connections of the dead server.
-                with contextlib.suppress(Exception):
-                    await connection.invalidate()
+            await _undone(connection)
             raise _Uncommitted(error) from error
+        unsent: list[typing.Any] = connection.info.get(statement.UNSENT, [])
+        if unsent:
+            driver: typing.Any = (await connection.get_raw_connection()).driver_connection
+            begun = driver.info.transaction_status.name == "INTRANS"
+            try:
+                await statement.committed(driver, unsent, commit=begun)
+            except Exception as error:
+                await _undone(connection)
+                if begun and faults.is_lost(error):
+                    raise StoreUnavailable(faults.why(error) or type(error).__name__) from error
+                raise _Uncommitted(error) from error
         await connection.commit()
         return value
+
+
+def _begun(connection: Connection, operation: Callable[[Connection], T]) -> T:
+    statement.forget(connection)
+    return operation(connection)
+
+
+async def _undone(connection: AsyncConnection) -> None:
+    try:
+        await connection.rollback()
+    except Exception:
+        # The driver says so only now, where SQLAlchemy hears it; the pool forgets the connections of the dead server.
+        with contextlib.suppress(Exception):
+            await connection.invalidate()
 
 
 _late: set[asyncio.Task[typing.Any]] = set()

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, exists, insert, or_, select
 
 from store.port import DeliveryOutcome, Step
-from store.statement import Prepared
+from store.statement import Prepared, inserting
 from store.tables import delivery, step
 from store.values import from_ms, new_id, to_ms
 
@@ -30,7 +30,7 @@ STATES = (
     *("made", "sent", "stored", "refused", "seen", "handed-back"),
     *("answered", "escalated", "withdrawn", "closed"),
 )
-_insert = Prepared(insert(step).values({column.name: bindparam(column.name) for column in step.columns}))
+_insert = inserting(step)
 
 
 def _of_delivery(*conditions: Any) -> Prepared:

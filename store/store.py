@@ -341,10 +341,13 @@ class Store:
 
 def record(work: Work, connection: Connection) -> Stale | None:
     """Writes a batch in the caller's transaction; ``Stale`` and nothing when one of its patients moved meanwhile."""
-    moved = register.moved(connection, [*work.patients.values(), *(item.record for item in work.looked)])
-    moved += register.taken(connection, work)
-    judged = inbox.judged(connection, work.done)
-    answered = findings.moved_on(connection, work)
+    asked = (
+        register.moved(connection, [*work.patients.values(), *(item.record for item in work.looked)]),
+        register.taken(connection, work),
+        inbox.judged(connection, work.done),
+        findings.moved_on(connection, work),
+    )
+    (moved, judged, answered) = (asked[0]() + asked[1](), asked[2](), asked[3]())
     if moved or judged or answered:
         return Stale(moved, judged, answered)
     at_ms = to_ms(work.at) if work.at is not None else _now_ms()

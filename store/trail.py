@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, text, update
+from sqlalchemy import Connection, func, literal_column, select, update
 
 from store import inbox
-from store.statement import Prepared
+from store.statement import Prepared, inserting
 from store.tables import audit
 from store.values import encode, new_id
 
@@ -28,7 +28,8 @@ _PAGE = 5000
 _LOCK = 7236857432
 
 _last = Prepared(select(audit.c.seq, audit.c.link).order_by(audit.c.seq.desc()).limit(1))
-_insert = Prepared(insert(audit).values({column.name: bindparam(column.name) for column in audit.columns}))
+_insert = inserting(audit)
+_lock = Prepared(select(func.pg_advisory_xact_lock(literal_column(str(_LOCK)))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ def append(connection: Connection, entries: Iterable[Entry]) -> None:
     if not wanted:
         return
     if connection.dialect.name != "sqlite":
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        _lock.ask(connection, [{}])
     found = _last.rows(connection, {})
     seq, link = (found[0][0], bytes(found[0][1])) if found else (0, _START)
     rows = []

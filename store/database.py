@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-from store import statement
+from store import arrays, statement
 
 __all__ = ["file_of", "parallel", "problem", "promises", "reader", "writer"]
 
@@ -129,6 +129,8 @@ def _arguments(url: str) -> dict[str, Any]:
 
 
 def _postgresql(engine: Engine, off: Sequence[str] = ()) -> None:
+    arrays.register()
+
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()

@@ -26,6 +26,8 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.sql.visitors import cloned_traverse
 from sqlalchemy.util import await_
 
+from store.arrays import packing
+
 __all__ = ["UNSENT", "Prepared", "committed", "forget", "given", "inserting", "send"]
 
 UNSENT = "neutroflag.unsent"
@@ -89,7 +91,12 @@ class Prepared:
                 raise TypeError("only statements with parameters can be prepared")
             # The compiler adds some of its own: SQLite's LIMIT wants an OFFSET.
             constants = {key: value for key, value in compiled.params.items() if value is not None}
-            self._compiled[name] = _Text(str(compiled), compiled.positiontup, constants)
+            arrays = {
+                key: packing(found.type.item_type)
+                for key, found in compiled.binds.items()
+                if name == "postgresql" and isinstance(found.type, ARRAY)
+            }
+            self._compiled[name] = _Text(str(compiled), compiled.positiontup, constants, arrays)
         return self._compiled[name]
 
 
@@ -182,13 +189,20 @@ class _Text:
     sql: str
     order: Sequence[str] | None
     constants: Mapping[str, Any]
+    arrays: Mapping[str, Callable[[Sequence[Any]], bytes]]
 
     def bind(self, row: Mapping[str, Any]) -> Any:
         """By position for SQLite, by name for PostgreSQL, whose text holds every character but NUL."""
         given = {**self.constants, **row} if self.constants else row
         if self.order is not None:
             return tuple([given[name] for name in self.order])
-        return {name: _writable(value) for name, value in given.items()}
+        if not self.arrays:
+            return {name: _writable(value) for name, value in given.items()}
+        arrays = self.arrays
+        return {
+            name: arrays[name](_writable(value)) if name in arrays else _writable(value)
+            for name, value in given.items()
+        }
 
 
 def _writable(value: Any) -> Any:

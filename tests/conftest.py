@@ -363,10 +363,10 @@ async def prescriber() -> AsyncIterator[Prescriber]:
         yield system
 
 
-def _settings_text(prescriber: Prescriber, path: Path, *, mode: str = "deliver", extra: str = "") -> str:
+def _settings_text(prescriber: Prescriber, url: str, *, mode: str = "deliver", extra: str = "") -> str:
     return f"""
 [store]
-url = "sqlite:///{path / "neutroflag.db"}"
+url = "{url}"
 [engine]
 mode = "{mode}"
 history_settle_s = 0.2
@@ -393,12 +393,12 @@ retry_longest_s = 0.2
 
 
 @pytest.fixture
-def settings_file(prescriber: Prescriber, tmp_path: Path) -> Callable[..., Path]:
-    """A settings file for free ports, with the simulated prescriber as both destinations."""
+def settings_file(prescriber: Prescriber, tmp_path: Path, url: str) -> Callable[..., Path]:
+    """A settings file for free ports on the database ``url``, with the simulated prescriber as both destinations."""
 
     def write(**parts: str) -> Path:
         file = tmp_path / "neutroflag.toml"
-        file.write_text(_settings_text(prescriber, tmp_path, **parts), encoding="utf-8")
+        file.write_text(_settings_text(prescriber, url, **parts), encoding="utf-8")
         return file
 
     return write

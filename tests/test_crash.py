@@ -21,6 +21,12 @@ LABS, ROUNDS, PATIENTS = 4, 3, 8
 COUNTS = ("0.40", "0.84", "1.20", "2.50")
 
 
+@pytest.fixture
+def url(each_database: str) -> str:
+    """Promised on both."""
+    return each_database
+
+
 class Served:
     """``neutroflag serve`` as a process of its own."""
 
@@ -87,6 +93,8 @@ async def test_kill_9_under_load_loses_nothing_and_doubles_nothing(
     connect: Any,
     tmp_path: Path,
     url: str,
+    rows_of: Any,
+    eventually: Any,
     enrol_by_csv: Any,
 ) -> None:
     chance = random.Random(20261122)
@@ -117,7 +125,11 @@ async def test_kill_9_under_load_loses_nothing_and_doubles_nothing(
     served = await Served.start(config)
     await asyncio.gather(*(load(served.port, connect, unsent, accepted) for _ in range(LABS)))
     assert unsent == []
-    await drained(config)
+
+    async def drained() -> bool:
+        return bool(await asyncio.to_thread(rows_of, _WAITING) == [(0, 0, 0)])
+
+    await eventually(drained, limit_s=60)
     assert await served.stop() == 0
 
     # In: every message acknowledged is on file once, whatever was sent twice is a duplicate of it.
@@ -128,7 +140,7 @@ async def test_kill_9_under_load_loses_nothing_and_doubles_nothing(
     assert {row["disposition"] for row in listed} <= {"judged", "duplicate"}
 
     # Out: every notification arrived; on the FHIR side each alert is one Flag, on the v2 side each MSH-10 is one message.
-    outbox = deliveries(tmp_path)
+    outbox = rows_of("select destination, control_id, state from delivery")
     assert {state for _, _, state in outbox} == {"delivered"}
     v2 = [control_id for destination, control_id, _ in outbox if destination == "ehr-v2"]
     assert sorted(prescriber.messages()) == sorted(v2)
@@ -139,31 +151,9 @@ async def test_kill_9_under_load_loses_nothing_and_doubles_nothing(
     assert verified.returncode == 0, verified.stdout
 
 
-async def drained(config: Path) -> None:
-    """Every message judged and every notification taken, as ``health`` says."""
-    async with asyncio.timeout(60):
-        while True:
-            snapshot = await asyncio.to_thread(look, config.parent / "neutroflag.db")
-            if snapshot == (0, 0, 0):
-                return
-            await asyncio.sleep(0.1)
-
-
-def look(path: Path) -> tuple[int, int, int]:
-    import sqlite3
-    from contextlib import closing
-
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        return (
-            connection.execute("select count(*) from message where disposition is null").fetchone()[0],
-            connection.execute("select count(*) from delivery where state = 'waiting'").fetchone()[0],
-            connection.execute("select count(*) from patient where settle_at is not null").fetchone()[0],
-        )
-
-
-def deliveries(path: Path) -> list[tuple[str, str, str]]:
-    import sqlite3
-    from contextlib import closing
-
-    with closing(sqlite3.connect(path / "neutroflag.db")) as connection:
-        return connection.execute("select destination, control_id, state from delivery").fetchall()
+# Every message judged, every notification taken and every patient looked at.
+_WAITING = (
+    "select (select count(*) from message where disposition is null), "
+    "(select count(*) from delivery where state = 'waiting'), "
+    "(select count(*) from patient where settle_at is not null)"
+)

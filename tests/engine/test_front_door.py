@@ -9,8 +9,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx2
+import pytest
 
 from wire.er7 import parse
+
+
+@pytest.fixture
+def url(each_database: str) -> str:
+    """Promised on both."""
+    return each_database
 
 
 def codes(resource: dict[str, Any]) -> set[str]:

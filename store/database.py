@@ -37,6 +37,16 @@ _SERVER: dict[str, Any] = {
 }
 # A process that stands still in the middle of a transaction must not hold the others' rows for ever.
 _IDLE_MS = 30_000
+# In one wait for each new connection. remote_write and remote_apply wait for a standby too; off and local promise less than
+# an acknowledgement does. Bodies are squeezed by the server: its old way costs several times more, and not each build has
+# the other one.
+_SETTINGS = (
+    f"SELECT set_config('idle_in_transaction_session_timeout', '{_IDLE_MS}', false),"
+    " CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')"
+    " THEN set_config('synchronous_commit', 'on', false) END,"
+    " (SELECT set_config(name, 'lz4', false) FROM pg_settings"
+    " WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals))"
+)
 # What writes touches rows by their keys, some dozens at a time. A plan made while the tables were small, or never counted,
 # would walk them whole, and is kept; with these ways closed the planner takes the index on the first day and on the last.
 _NO_SCANS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
@@ -130,23 +140,12 @@ def _arguments(url: str) -> dict[str, Any]:
 
 def _postgresql(engine: Engine, off: Sequence[str] = ()) -> None:
     arrays.register()
+    settings = _SETTINGS + "".join(f", set_config('{name}', 'off', false)" for name in off)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute(
-            "SELECT current_setting('synchronous_commit'), enumvals FROM pg_settings WHERE name = 'default_toast_compression'"
-        )
-        promised, ways = cursor.fetchone()
-        # remote_write and remote_apply wait for a standby too; off and local promise less than an acknowledgement does.
-        if promised in ("off", "local"):
-            cursor.execute("SET synchronous_commit = on")
-        # Bodies are squeezed by the server; its old way costs several times more, and not each build has the other.
-        if "lz4" in ways:
-            cursor.execute("SET default_toast_compression = lz4")
-        cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
-        for name in off:
-            cursor.execute(f"SET {name} = off")
+        cursor.execute(settings)
         cursor.close()
         connection.commit()
 

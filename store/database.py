@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from store import arrays, statement
 
-__all__ = ["file_of", "parallel", "problem", "promises", "reader", "writer"]
+__all__ = ["NO_SCANS", "file_of", "parallel", "problem", "promises", "reader", "writer"]
 
 _BUSY_MS = 5000
 # libpq's own names. A server that hangs or a cable that is cut is noticed by the kernel, whoever waits (tcp_user_timeout).
@@ -35,13 +35,12 @@ _SERVER: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
     "application_name": "neutroflag",
 }
-# A process that stands still in the middle of a transaction must not hold the others' rows for ever.
-_IDLE_MS = 30_000
-# In one wait for each new connection. remote_write and remote_apply wait for a standby too; off and local promise less than
+# In one wait for each new connection. A process that stands still in the middle of a transaction must not hold the others'
+# rows for ever. remote_write and remote_apply wait for a standby too; off and local promise less than
 # an acknowledgement does. Bodies are squeezed by the server: its old way costs several times more, and not each build has
 # the other one.
 _SETTINGS = (
-    f"SELECT set_config('idle_in_transaction_session_timeout', '{_IDLE_MS}', false),"
+    "SELECT set_config('idle_in_transaction_session_timeout', '30000', false),"
     " CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')"
     " THEN set_config('synchronous_commit', 'on', false) END,"
     " (SELECT set_config(name, 'lz4', false) FROM pg_settings"
@@ -49,7 +48,7 @@ _SETTINGS = (
 )
 # What writes touches rows by their keys, some dozens at a time. A plan made while the tables were small, or never counted,
 # would walk them whole, and is kept; with these ways closed the planner takes the index on the first day and on the last.
-_NO_SCANS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
+NO_SCANS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
 
 
 def problem(url: str) -> str:
@@ -120,7 +119,7 @@ def parallel(url: str, *, connections: int, snapshots: bool = False) -> AsyncEng
         connect_args=_arguments(url),
         **({"isolation_level": "REPEATABLE READ"} if snapshots else {}),
     )
-    _postgresql(engine.sync_engine, () if snapshots else _NO_SCANS)
+    _postgresql(engine.sync_engine, () if snapshots else NO_SCANS)
 
     # What was not sent yet comes before what SQLAlchemy executes itself.
     @event.listens_for(engine.sync_engine, "before_cursor_execute")

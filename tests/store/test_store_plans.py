@@ -85,13 +85,37 @@ def test_no_hot_query_walks_a_table(filled: str, name: str, query: Prepared, giv
     assert [node["Relation Name"] for node in walked if node["Relation Name"] != "claim"] == [], name
 
 
+WHOLE: list[tuple[str, Any, dict[str, Any]]] = [
+    ("which of a batch wait", inbox_server._pending, {"numbers": [7, 8]}),
+    ("the ends of a batch", inbox._finish._whole, {
+        "message_id": [7, 8], "new_disposition": ["judged"] * 2, "new_reason": ["", ""], "new_judged_at": [1, 1]}),
+    ("whom a batch speaks of", leases._announce, {"number": [7, 8], "new_names": ["[]", "[]"], "of": "me"}),
+    ("claims that are over", leases._done, {"numbers": [7, 8]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "query", "given"), WHOLE, ids=[name for name, _, _ in WHOLE])
+def test_no_batch_walks_a_table_even_by_a_plan_that_was_made_when_all_were_empty(
+    postgresql_url: str, name: str, query: Prepared, given: dict[str, Any]
+) -> None:
+    engine = database.writer(postgresql_url)
+    with engine.connect() as connection:
+        for setting in database.NO_SCANS:
+            connection.exec_driver_sql(f"SET {setting} = off")
+        connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
+        kinds = {node["Node Type"] for node in _nodes(_plan(connection, query, given))}
+    engine.dispose()
+    assert "Seq Scan" not in kinds, name
+    assert kinds & {"Index Scan", "Bitmap Index Scan", "Index Only Scan"}, name
+
+
 def _plan(connection: Connection, query: Prepared, given: dict[str, Any]) -> dict[str, Any]:
     from psycopg import sql
 
     text = query._text(connection)
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text.sql)))
     numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", text.sql).replace("%%", "%")
-    values = text.bind(given)
+    values = {**text.bind(given), **given}  # lists as they are: here they are written into the text
     driver: Any = connection.connection.driver_connection
     driver.execute(f"PREPARE asked AS {numbered}")
     literals = sql.SQL(", ").join(sql.Literal(values[name]) for name in names)

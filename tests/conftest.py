@@ -237,8 +237,9 @@ class Running:
         """Judged, the present state of everybody looked at, and nothing more to deliver."""
 
         async def done() -> bool:
-            waiting = [row for row in (await self.store.snapshot()).outbox if row[1] == "waiting"]
+            # In this order: who is looked at between the two asks, on a server, has a delivery that waits.
             later = await self.store.settling(datetime.now(UTC) + timedelta(days=1), 10)
+            waiting = [row for row in (await self.store.snapshot()).outbox if row[1] == "waiting"]
             self.store.arrived.set()  # looks now rather than at the next tick
             return not waiting and not later
 

@@ -15,7 +15,7 @@ LAYERS = ("wire", "rules", "store", "ingest", "emitters", "console", "engine")
 ALLOWED = {
     "wire": set(),
     "rules": set(),
-    "store": {"sqlalchemy", "alembic", "msgspec", "rules", "cryptography"},
+    "store": {"sqlalchemy", "psycopg", "alembic", "msgspec", "rules", "cryptography"},
     "ingest": {"store", "wire", "rules", "msgspec", "fastapi", "aiokafka"},
     "emitters": {"rules", "wire", "aiohttp", "aiokafka", "joserfc", "yarl", "msgspec"},
     "console": {

@@ -178,7 +178,7 @@ def _before_start(chart: Chart, count: Count) -> Assessment:
         next_due=None if start is None else due_after(start, first.interval),
         family=AlertFamily.START,
         episode_on=chart.as_of,
-        remarks=remarks,
+        remarks=(*remarks, "infection-signs") if signs else remarks,
         threshold=rule.at_least,
     )
 
@@ -290,6 +290,7 @@ def _continue(chart: Chart, count: Count, found: Range) -> Assessment:
         grounds = (*grounds, protocol.risk.grounds)
     remarks += risk_remarks(chart)
     if signs:
+        remarks.append("infection-signs")
         levels.append(protocol.infection.mild_alert if mild else protocol.infection.normal_alert)
         grounds = (*grounds, protocol.infection.grounds)
         if not mild:

@@ -167,6 +167,16 @@ def test_after_a_stop_that_nobody_recorded_the_words_still_say_stop(later: str) 
         assert "do not re-expose" in alert.title
 
 
+@pytest.mark.parametrize("language", ["fr", "en"])
+def test_a_normal_count_after_signs_of_infection_says_why_it_is_told(language: str) -> None:
+    ill = replace(COURSE, infection_signs_on=DAY)
+    alert = draft("2900", language, ill)
+    assert alert is not None
+    assert alert.level is AlertLevel.AMBER
+    assert WORDS[language].remarks["infection-signs"] in alert.text
+    assert draft("2900", language) is None
+
+
 def test_permission_is_worded_as_a_criterion_only() -> None:
     for words in ACTIONS["INITIATION_PERMITTED"].values():
         assert "crit" in words.title.lower()

@@ -448,6 +448,7 @@ async def test_a_later_revision_with_an_earlier_number_waits_for_the_earlier_one
     await back.tell(hl7.oru("M1", anc="0.84", collected=drawn, filler="B1"))
     await back.tell(hl7.oru("M2", anc="2.40", collected=drawn, filler="B1", status="C"))
     await eventually(lambda: back.dispatcher.down)
+    await eventually(lambda: back.value(select(delivery.c.id).where(delivery.c.revision == 2)))
 
     def swap(connection: Any) -> int:
         later = connection.execute(select(delivery.c.id, delivery.c.alert_id).where(delivery.c.revision == 2)).one()

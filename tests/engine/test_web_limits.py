@@ -197,16 +197,17 @@ async def test_bodies_held_for_all_requests_together_are_bounded(face: Any) -> N
     door = await face("max_held_bytes = 1048576")
     waiting = [await door.connect(address) for address in ("127.0.0.1", "127.0.0.2")]
     for _, writer in waiting:
-        # Neither ends: one of the two is refused, whichever comes later.
+        # Neither ends: the later is refused, or both where they come by turns: what is refused is held until answered.
         writer.write(b"POST /fhir HTTP/1.1\r\nHost: x\r\nContent-Length: 700002\r\n\r\n" + b" " * 700000)
         await writer.drain()
     for _, writer in waiting:
         writer.write(b"{}")
     answers = [(await reader.readuntil(b"\r\n"))[:12] for reader, _ in waiting]
-    assert sorted(answers) == [b"HTTP/1.1 400", b"HTTP/1.1 503"]  # whole, and no FHIR; too much
+    assert b"HTTP/1.1 503" in answers  # too much
+    assert set(answers) <= {b"HTTP/1.1 400", b"HTTP/1.1 503"}  # whole, and no FHIR
     for _, writer in waiting:
         writer.close()
-    assert await door.noticed("held_refused") == 1
+    assert await door.noticed("held_refused") == answers.count(b"HTTP/1.1 503")
     # What was held is let go.
     raw = (
         b"POST /fhir HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 700002\r\n\r\n" + b" " * 700000 + b"{}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from store import outbox
+from store import database, outbox, schema
 from store.port import DeliveryOutcome
 from store.values import decode_alert, to_ms
 
@@ -88,3 +89,18 @@ async def test_the_backlog_names_what_waits_and_what_is_dead(store: Any, outgoin
     await store.delivered([outcome(1, "dead"), outcome(2, "delivered")])
     backlog = [(name, state, number) for name, state, number, _ in (await store.snapshot()).outbox]
     assert sorted(backlog) == [("ehr", "dead", 1), ("ehr", "waiting", 1)]
+
+
+def test_what_an_alert_or_a_patient_waits_for_is_looked_up_by_them_alone(tmp_path: Path) -> None:
+    """Looked up by destination, the next of 100,000 that wait for a system which is down would cost minutes."""
+    engine = database.writer(f"sqlite:///{tmp_path / 'plan.db'}")
+    with engine.connect() as connection, connection.begin():
+        schema.upgrade(connection)
+        text = outbox._due._text(connection)
+        rows = connection.connection.cursor().execute(
+            f"EXPLAIN QUERY PLAN {text.sql}", text.bind({"destination": "ehr", "now": 5, "most": 40})
+        )
+        inner = [row[3] for row in rows if row[3].startswith("SEARCH earlier ")]
+    engine.dispose()
+    assert len(inner) == 2
+    assert ["alert_id=?" in line or "patient_id=?" in line for line in inner] == [True, True], inner

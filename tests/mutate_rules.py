@@ -195,6 +195,17 @@ def run(module: str, tree: ast.Module, expected: list[tuple[dict[str, Any], dict
     return "" if said == "-" else said or "time"
 
 
+def _source(name: str, line: int) -> str:
+    return (RULES / f"{name}.py").read_text(encoding="utf-8").splitlines()[line - 1].strip()
+
+
+def _named(place: tuple[str, int, str, int], said: str) -> bool:
+    """Whether an earlier run named this mutant; by the text of its line, whose number may have changed since."""
+    name, _, what, line = place
+    found = re.findall(rf"^(?:SURVIVED|HANGS) rules/{name}\.py:\d+ {re.escape(what)}(?:: (.*))?$", said, re.MULTILINE)
+    return _source(name, line) in found
+
+
 def _preload() -> None:
     """What the children share; nothing of it imports ``rules``. A property is tried on fewer examples than in the suite."""
     import hypothesis
@@ -237,8 +248,7 @@ def main() -> int:
     if asked.sample and asked.sample < total:
         pool = random.Random(asked.seed).sample(pool, asked.sample)
     if asked.again:
-        said = re.findall(r"^(?:SURVIVED|HANGS) rules/(\w+)\.py:(\d+) ([^:\n]+)", asked.again.read_text(), re.MULTILINE)
-        pool = [(n, at, what, line) for n, at, what, line in pool if (n, str(line), what) in said]
+        pool = [place for place in pool if _named(place, asked.again.read_text(encoding="utf-8"))]
     part, parts = (int(number) for number in asked.part.split("/"))
     pool = pool[part - 1 :: parts]
     expected = []
@@ -257,11 +267,10 @@ def main() -> int:
         if how:
             killed[name] += 1
             if how == "time":
-                print(f"HANGS rules/{name}.py:{line} {what}", flush=True)
+                print(f"HANGS rules/{name}.py:{line} {what}: {_source(name, line)}", flush=True)
         else:
             survived[name] += 1
-            source = (RULES / f"{name}.py").read_text(encoding="utf-8").splitlines()[line - 1].strip()
-            print(f"SURVIVED rules/{name}.py:{line} {what}: {source}", flush=True)
+            print(f"SURVIVED rules/{name}.py:{line} {what}: {_source(name, line)}", flush=True)
         if time.monotonic() > end:
             print(f"stopped after {done} of {len(pool)}", flush=True)
             break

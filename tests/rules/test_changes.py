@@ -127,6 +127,12 @@ REFUSALS: list[tuple[TreatmentCourse, CourseChange, str, str]] = [
     (COURSE, ConfirmBen(Attestation("Dr A", TOMORROW), "Dr B"), "on", "future"),
     (replace(COURSE, ben=BY), ConfirmBen(BY, "Dr B"), "", "already-confirmed"),
     (COURSE, AttestHistory(PriorNeutropenia.MILD, Attestation(" ", TODAY)), "by", "missing"),
+    (
+        replace(COURSE, prior_neutropenia=PriorNeutropenia.MILD),
+        AttestHistory(PriorNeutropenia.NONE, BY),
+        "history",
+        "would-lower",
+    ),
     (COURSE, AttestHistory(PriorNeutropenia.MILD, Attestation(LONG, TODAY)), "by", "too-long"),
     (COURSE, AttestHistory(PriorNeutropenia.MILD, Attestation("Dr A", TOMORROW)), "on", "future"),
     (

@@ -720,3 +720,38 @@ def test_an_attested_stop_level_neutropenia_bans_after_whatever_stop(recorded: b
 def test_a_doubtful_count_says_nothing_beside_a_lower_established_one_of_its_day(doubted: int, action: str) -> None:
     found = judge(count(DAY, doubted, trust=Trust.PROVISIONAL), count(DAY, 912))
     assert (found.action, found.provisional, found.no_reexposure) == (action, True, True)
+
+
+def test_a_stop_for_another_reason_bans_nothing() -> None:
+    stopped = replace(COURSE, stop=CompleteStop(DAY, StopReason.OTHER))
+    for result in (count(DAY + 7 * SOON, 3000), None):
+        found = judge(result, count(DAY, 3000), course=stopped, on=DAY + 7 * SOON)
+        assert not found.no_reexposure
+        assert "no-reexposure" not in found.remarks
+
+
+def test_only_a_gap_without_a_restart_lacks_one() -> None:
+    other = replace(COURSE, stop=CompleteStop(DAY, StopReason.OTHER))
+    later = DAY + 7 * SOON
+    assert "restart-not-recorded" not in judge(count(later, 3000), course=other, on=later).remarks
+    assert "restart-not-recorded" not in judge(count(later, 3000), count(DAY, 800), on=later).remarks
+    open_gap = replace(COURSE, interruptions=(gap(DAY - 60 * SOON, None),))
+    assert "restart-not-recorded" in judge(count(DAY, 3000), course=open_gap).remarks
+
+
+def test_an_attested_stop_level_history_bans_in_every_verdict() -> None:
+    known = replace(COURSE, prior_neutropenia=PriorNeutropenia.STOP_LEVEL)
+    for result in (count(DAY, 3000), count(DAY, 1200), count(DAY, 800), None):
+        found = judge(result, count(DAY - 7 * SOON, 3000), course=known)
+        assert found.no_reexposure
+        assert "no-reexposure" in found.remarks
+
+
+def test_inside_a_window_the_history_is_cited_where_there_is_one() -> None:
+    paused = replace(COURSE, interruptions=(gap(DAY - 14 * SOON, DAY - 7 * SOON),))
+    plain = judge(count(DAY, 3000), count(DAY - 7 * SOON, 3000), course=paused)
+    history = judge(
+        count(DAY, 3000), count(DAY - 7 * SOON, 3000), course=replace(paused, prior_neutropenia=PriorNeutropenia.MILD)
+    )
+    assert plain.action == history.action
+    assert set(plain.citations) < set(history.citations)

@@ -755,3 +755,17 @@ def test_inside_a_window_the_history_is_cited_where_there_is_one() -> None:
     )
     assert plain.action == history.action
     assert set(plain.citations) < set(history.citations)
+
+
+def test_less_than_the_value_that_permits_does_not_permit() -> None:
+    """A-22: "<1500" is not 1500, neither before the first dose nor for the end of the weeks after a stop."""
+    planned = replace(COURSE, start=DAY + 3 * SOON)
+    below = replace(count(DAY, 1500), anc=AbsoluteNeutrophilCount(per_mm3=Decimal(1500), comparator="<"))
+    assert judge(count(DAY, 1500), course=planned).category == "eligible"
+    assert judge(below, course=planned).category == "below_initiation_threshold"
+    stopped = replace(COURSE, stop=CompleteStop(DAY, StopReason.ANC_BELOW_1000))
+    over = DAY + 28 * SOON
+    on_file = count(DAY, 800)
+    at = judge(count(over, 1500), on_file, course=stopped, on=over)
+    not_at = judge(replace(below, collected_at=count(over, 1).collected_at), on_file, course=stopped, on=over)
+    assert (at.next_due is None, not_at.next_due is None) == (True, False)

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from console.timeline import COMPACT, PAPER, WIDE, Count, Standing, Timeline, draw
 from rules import MonitoringProtocol, ProtocolError, find_protocol
 from rules.actions import ACTIONS
+from rules.alerts import wording_of
 from rules.course import Chart, Place, open_chart
 from rules.explain import plain
 from rules.model import Alert, Assessment, LabResult, ResultStatus, Trust
@@ -115,7 +116,7 @@ def name_of(family: str, given: str) -> str:
 
 
 def told_of(verdict: Assessment, language: str) -> Told:
-    wording = ACTIONS[verdict.action][language]
+    wording = wording_of(verdict, language)
     return Told(wording.title, wording.do)
 
 

@@ -17,7 +17,7 @@ from rules.named_ids import namer
 from rules.texts import SHIPPED, Wordings
 from rules.wording import Words
 
-__all__ = ["NAMESPACE", "AlertDraft", "alert_id", "alerts_for", "review_alert"]
+__all__ = ["NAMESPACE", "AlertDraft", "alert_id", "alerts_for", "review_alert", "wording_of"]
 
 NAMESPACE = uuid.UUID("5f0a3c1e-6d0b-5f7e-9a3b-0c9d6c1f2a75")
 """Of every alert id; changing it would make every open alert a new one."""
@@ -59,7 +59,7 @@ def alerts_for(
     words = wordings.words[language]
     if assessment.alert is AlertLevel.NONE or assessment.family is None:
         return None
-    wording = _wording(wordings, assessment, language)
+    wording = wording_of(assessment, language, wordings)
     value = _value(words, result)
     lines = [
         f"{words.levels[assessment.alert.value]}. {wording.do}",
@@ -79,7 +79,7 @@ def alerts_for(
     )
 
 
-def _wording(wordings: Wordings, assessment: Assessment, language: str) -> Wording:
+def wording_of(assessment: Assessment, language: str, wordings: Wordings = SHIPPED) -> Wording:
     """What to do. "Monitoring after the stop" would reassure where nobody has recorded that the drug was stopped (B-17)."""
     if assessment.family is AlertFamily.STOP and "stop-not-recorded" in assessment.remarks:
         words = wordings.words[language]

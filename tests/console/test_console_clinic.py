@@ -120,6 +120,17 @@ async def test_a_critical_count_stands_first_with_its_age_its_patient_and_what_t
     assert re.search(r"for \d+ s", found)
 
 
+async def test_while_no_stop_is_recorded_the_list_says_stop_and_not_monitoring(
+    running: Any, hl7: Any, page: Page, before: Any
+) -> None:
+    await running.tell(hl7.oru("M1", anc="0.9", filler="B1", collected=before(days=4)))
+    await running.tell(hl7.oru("M2", anc="0.4", filler="B2"))
+    found = section(await page("today"), "alerts")
+    assert "CLOZAPINE STOP NOT RECORDED" in found
+    assert "if clozapine is still taken, stop it immediately" in found
+    assert "Monitoring after the stop" not in found
+
+
 async def test_the_list_that_renews_itself_is_the_same_list(running: Any, hl7: Any, page: Page) -> None:
     await running.tell(hl7.oru(anc="0.4"))
     whole, part = await page("today"), await page("today/lists")

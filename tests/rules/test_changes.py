@@ -241,6 +241,20 @@ def test_the_first_day_of_what_holds_belongs_to_it() -> None:
     assert again.prior_attested == BY
 
 
+def test_a_second_interruption_may_begin_with_the_restart_of_the_first_and_later() -> None:
+    for last_dose in (at(ago(20)), at(ago(10))):
+        twice = change(RESTARTED, Interrupted(last_dose), today=TODAY)
+        assert twice.interruptions == (*RESTARTED.interruptions, Interruption(last_dose))
+
+
+def test_a_stop_of_the_first_day_is_in_force() -> None:
+    stop = CompleteStop(START, StopReason.OTHER)
+    assert changes.stop_in_force(replace(COURSE, stop=stop)) == stop
+    assert (
+        changes.stop_in_force(replace(COURSE, stop=CompleteStop(START - timedelta(days=1), StopReason.OTHER))) is None
+    )
+
+
 def test_a_pause_may_become_a_stop_on_its_first_day() -> None:
     changed = change(PAUSED, Stopped(ago(10), StopReason.OTHER), today=TODAY)
     assert changed.stop == CompleteStop(ago(10), StopReason.OTHER)

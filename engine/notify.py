@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
+from typing import Any
 
 from engine import undecided
 from engine.identity import published
@@ -243,30 +244,41 @@ class Notifier:
             wrong = replaced_by.status is ResultStatus.ENTERED_IN_ERROR
             title, text = withdrawal(before, replaced_by, language=self.language)
             review = _to_be_reviewed(record, standing)
-            alert = dataclasses.replace(
-                before,
-                revision=before.revision + 1,
-                kind=AlertKind.WITHDRAWN,
-                title=title,
-                text=text,
-                updated_at=now,
+            self.withdrawn(
+                record,
+                standing,
+                (title, text),
+                now=now,
+                work=work,
                 # The judged count stays beside its replacement's status, so that the reader knows what is taken back.
                 result=replaced_by if replaced_by.anc is not None else before.result,
                 reason="entered-in-error" if wrong else "corrected",
                 subject=dataclasses.replace(_subject(record), owner=before.subject.owner),
                 followed_by=review,
             )
-            entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
-            record.alerts[alert.id] = entry
-            self.send(entry, work)
-            undecided.settle(self, record, alert.id, now=now, work=work)
+            undecided.settle(self, record, before.id, now=now, work=work)
             if review:
                 self._acted_on(record, before, review, now, work, answered=standing.state == "answered")
 
     def take_back(self, record: PatientRecord, standing: AlertRecord, *, now: datetime, work: Work) -> None:
         """An open alert that goes on under another patient's record (a merge, or its undoing)."""
+        words = moved(standing.alert, language=self.language)
+        self.withdrawn(record, standing, words, now=now, work=work, reason="entered-in-error", subject=_subject(record))
+
+    def withdrawn(
+        self,
+        record: PatientRecord,
+        standing: AlertRecord,
+        words: tuple[str, str],
+        *,
+        now: datetime,
+        work: Work,
+        **facts: Any,
+    ) -> None:
+        """The alert is over without an answer: whoever was told is told so. ``words``: title and text; ``facts``: what else
+        of the alert (``Alert``) is said otherwise, its ``reason`` at least."""
         before = standing.alert
-        title, text = moved(before, language=self.language)
+        title, text = words
         alert = dataclasses.replace(
             before,
             revision=before.revision + 1,
@@ -274,8 +286,7 @@ class Notifier:
             title=title,
             text=text,
             updated_at=now,
-            reason="entered-in-error",
-            subject=_subject(record),
+            **facts,
         )
         entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
         record.alerts[alert.id] = entry

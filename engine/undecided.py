@@ -69,20 +69,8 @@ def settle(notifier: Notifier, record: PatientRecord, stop: str, *, now: datetim
     standing = record.alerts.get(_number(record, stop))
     if standing is None or standing.state != "open":
         return
-    before = standing.alert
-    title, text = ended_elsewhere_words(before.title, language=before.language)
-    alert = dataclasses.replace(
-        before,
-        revision=before.revision + 1,
-        kind=AlertKind.WITHDRAWN,
-        title=title,
-        text=text,
-        updated_at=now,
-        reason=ENDED,
-    )
-    entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
-    record.alerts[alert.id] = entry
-    notifier.send(entry, work)
+    words = ended_elsewhere_words(standing.alert.title, language=standing.alert.language)
+    notifier.withdrawn(record, standing, words, now=now, work=work, reason=ENDED)
 
 
 def _number(record: PatientRecord, stop: str) -> str:

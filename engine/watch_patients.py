@@ -7,7 +7,6 @@ never in doubt) or the record says that it is not expected; an alert that rests 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -19,7 +18,6 @@ from engine.present import history_of
 from rules import assess, find_protocol
 from rules.model import (
     AlertFamily,
-    AlertKind,
     AlertLevel,
     Assessment,
     CourseState,
@@ -207,22 +205,17 @@ class PatientWatch:
         before = standing.alert
         if before.family is not AlertFamily.OVERDUE and before.result is not None:
             return
-        title, text = ended_words(before.title, arrived=arrived, language=before.language)
-        alert = dataclasses.replace(
-            before,
-            revision=before.revision + 1,
-            kind=AlertKind.WITHDRAWN,
-            title=title,
-            text=text,
-            updated_at=now,
+        self.notifier.withdrawn(
+            record,
+            standing,
+            ended_words(before.title, arrived=arrived, language=before.language),
+            now=now,
+            work=work,
             # The date that was missed must not stand on; the next one does.
             assessment=record.present or before.assessment,
             result=None,
             reason=ENDED,
         )
-        entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
-        record.alerts[alert.id] = entry
-        self.notifier.send(entry, work)
 
 
 def _said_of_the_ban(record: PatientRecord) -> str | None:

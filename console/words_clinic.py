@@ -391,6 +391,10 @@ _ALERT: dict[str, tuple[str, str]] = {
         "Traitement annoncé sous le nom local d’un autre expéditeur non authentifié",
         "Treatment told under the local name of another sender that proved nothing",
     ),
+    "clinic.reason.death-reported": (
+        "Décès annoncé par un autre système : à confirmer",
+        "Death told by another system: to be confirmed",
+    ),
     "clinic.reason.body-unopenable": (
         "Message reçu, illisible dans la base (clé ou contenu altéré) : le redemander au laboratoire",
         "Message received, unreadable in the database (key or content altered): ask the laboratory for it again",

@@ -59,7 +59,7 @@ def enrol(record: PatientRecord, course: TreatmentCourse, work: Work, *, now: da
 def _patient(fact: PatientFact, patients: Patients, work: Work, now: datetime, source: str, sender: str) -> None:
     names = tuple(own_name(name, sender) for name in fact.references if name.startswith("Patient/"))
     # What only this sender's own name says is a person of this sender's, whomever another calls the same.
-    record = _record(fact.identifiers or names, patients, loosely=bool(fact.identifiers))
+    record = _record(fact.identifiers or names, patients, loosely=bool(fact.identifiers), new=not fact.known_only)
     if record is None:
         return
     # By what a later resource will call this patient. A name that is somebody else's already stays theirs, and is said.
@@ -138,9 +138,9 @@ def _ben(fact: BenFact, patients: Patients, work: Work, now: datetime, source: s
 
 
 def _record(
-    identifiers: Iterable[PatientIdentifier], patients: Patients, *, loosely: bool = True
+    identifiers: Iterable[PatientIdentifier], patients: Patients, *, loosely: bool = True, new: bool = True
 ) -> PatientRecord | None:
-    """The one patient meant, made new if need be; None where it cannot be said who."""
+    """The one patient meant, made new if need be and ``new``; None where it cannot be said who."""
     wanted = usable(identifiers)
     match patients.find(wanted, loosely=loosely):
         case Known(record, doubt):
@@ -148,7 +148,7 @@ def _record(
         case Ambiguous():
             return None
         case Unknown():
-            return patients.new(wanted) if wanted else None
+            return patients.new(wanted) if wanted and new else None
         case other:
             assert_never(other)
 

@@ -61,8 +61,11 @@ class Judge:
         for fact in reading.register:
             if reading.production and after_stop(fact, patients, self.present.notifier, turn, self.zone):
                 continue
-            if reading.production and not isinstance(fact, PatientFact):
-                self._unproven(fact, patients, turn)
+            if reading.production:
+                if isinstance(fact, PatientFact):
+                    self._deceased(fact, patients, turn)
+                else:
+                    self._unproven(fact, patients, turn)
             entry = _ENTRY.search(fact.where)
             assigned = f"Patient/{assigned_id(claim.message_id, int(entry[1]) if entry else None)}"
             apply(
@@ -109,6 +112,21 @@ class Judge:
         if isinstance(found, Known) and found.doubt == UNPROVEN:
             turn.work.patients[found.record.id] = found.record
             self.present.review(found.record, UNPROVEN, fact.where, turn)
+
+    def _deceased(self, fact: PatientFact, patients: Patients, turn: Turn) -> None:
+        """A feed says that somebody on the register has died: asked once, and nothing falls silent before a person's word."""
+        found = patients.find(usable(fact.identifiers)) if fact.deceased else None
+        if isinstance(found, Known) and not found.doubt and found.record.enrolled:
+            turn.work.patients[found.record.id] = found.record
+            self.present.notifier.review(
+                found.record,
+                code="death-reported",
+                where=fact.where,
+                key=f"death-reported|{found.record.id}",
+                source=turn.source,
+                now=turn.now,
+                work=turn.work,
+            )
 
     def _result(self, result: LabResult, reading: Reading, patients: Patients, turn: Turn) -> _End:
         if not usable(result.identifiers):

@@ -61,6 +61,7 @@ def _patient(patient: t.Patient, item: Item) -> PatientFact:
         given=" ".join(name.given),
         birth_date=date_of(patient.birthDate or ""),
         sex=patient.gender or "",
+        deceased=bytes(patient.deceasedBoolean) == b"true" or bool(patient.deceasedDateTime),
         references=tuple(r for r in references if r),
         where=item.where,
     )

@@ -223,6 +223,8 @@ class Patient(Struct, frozen=True):
     name: list[HumanName] = field(default_factory=list)
     birthDate: str | None = None
     gender: str | None = None
+    deceasedBoolean: Raw = NOTHING
+    deceasedDateTime: str | None = None
 
 
 class Dosage(Struct, frozen=True):

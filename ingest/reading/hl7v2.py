@@ -28,6 +28,7 @@ from ingest.reading.rows import Row
 from ingest.reading.shapes import Known, known_shape
 from ingest.reading.site import Site
 from ingest.reading.times import Stamp, stamp_of
+from ingest.reading.updates import updates_in
 from ingest.reading.v2fields import NOT_RESENT, number_in, range_of, status_of, unit_in
 from ingest.reading.v2replies import replies_in, tells_by_its_type
 from ingest.reading.values import Refusal
@@ -75,6 +76,8 @@ def read_parsed(message: Message, zone: ZoneInfo | None, site: Site | None = Non
         reading = _reading(header, "not_relevant", _ledger_of_all(message, "message-type"))
         if header.message_code == "ADT" and header.trigger == "A40" and reading.production:
             return structs.replace(reading, merges=merges_in(message, site))
+        if header.message_code == "ADT" and header.trigger == "A31" and reading.production:
+            return structs.replace(reading, register=updates_in(message, site))
         return reading
     return _read_results(message, shape, zone, site)
 

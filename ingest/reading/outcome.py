@@ -72,7 +72,10 @@ class Merge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatientFact:
-    """A Patient resource. ``references``: by what the other resources of its bundle call it."""
+    """A Patient resource, or the PID of an ADT^A31. ``references``: by what the other resources of its bundle call it.
+
+    ``deceased``: the message says so; only a person's word silences. ``known_only``: it makes nobody new.
+    """
 
     identifiers: tuple[PatientIdentifier, ...]
     family: str = ""
@@ -80,6 +83,8 @@ class PatientFact:
     birth_date: date | None = None
     sex: str = ""
     references: tuple[str, ...] = ()
+    deceased: bool = False
+    known_only: bool = False
     where: str = ""
 
 

@@ -185,8 +185,8 @@ def _outcomes() -> Iterator[str]:
         for code, when in table.items():
             yield f"| `{code}` | {when} |"
     yield "\nNot relevant: granulocytes, body fluids, quality control (MSH-11 Q), prior results (ORC-1 PR, `REFR`, by name),"
-    yield "bands alone, antibodies and remarks, orders, queries, and ADT but for A40: A31 and its like change names or dates,"
-    yield "which the register has from FHIR, CSV and people, and by which no count moves."
+    yield "bands alone, antibodies and remarks, orders, queries, and ADT but for A40. An A31 moves no count: of somebody"
+    yield "known it updates names, birth date, sex and identifiers; a death is asked of a person, and silences nothing."
 
 
 def _site() -> Iterator[str]:

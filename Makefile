@@ -79,10 +79,11 @@ bench: $(VENV)/.dev ## what it costs, one table
 	$(BIN)/python -m bench $(ARGS)
 
 # Each line may be run by itself; docs/how-it-is-tested.md says what it shows.
-evidence: $(VENV)/.dev ## hours: every step failing in turn, soak, mutation, fuzz, a foreign FHIR server (Java 17, Maven)
+evidence: $(VENV)/.dev $(VENV)/.scan/bin/cyclonedx-py ## hours: every step failing in turn, soak, mutation, fuzz, a foreign FHIR server (Java 17, Maven)
 	EVERY_STEP=all $(BIN)/python -m pytest -q -n 0 tests/engine/test_every_step.py
 	$(BIN)/python -m evidence $(ARGS)
 	$(BIN)/python tests/fuzz.py --seconds 300
+	$(VENV)/.scan/bin/python deploy/scan/http_api.py
 	$(BIN)/python tests/mutate_rules.py --minutes 600
 	deploy/dev/fhir-validate fixtures/alerts/*.json fixtures/alerts/levels/*.json
 	NEUTROFLAG_ALERTS=10000 $(BIN)/python -m pytest -q -n 0 tests/emitters/foreign
@@ -107,7 +108,7 @@ lock: ## renew the hash-locked requirement files (needs uv)
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev --extra browser -c requirements-dev.lock -o requirements-browser.lock
 	uv pip compile $(LOCKFLAGS) pyproject.toml --extra dev --extra deploy -c requirements-dev.lock -o requirements-deploy.lock
-	printf 'cyclonedx-bom\ndetect-secrets\npip-audit\n' | uv pip compile $(LOCKFLAGS) - -o deploy/scan/requirements.lock
+	printf 'cyclonedx-bom\ndetect-secrets\npip-audit\nschemathesis\n' | uv pip compile $(LOCKFLAGS) - -o deploy/scan/requirements.lock
 	echo hatchling | uv pip compile $(LOCKFLAGS) -c requirements.lock - -o requirements-build.lock
 
 LOCKFLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header

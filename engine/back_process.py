@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -26,6 +27,8 @@ __all__ = ["BackProcess"]
 
 _REPORT_EVERY_S = 0.5
 _SILENT_AFTER_S = 15.0
+# It hangs and will not come back. A start on a machine that is out of breath takes half a minute.
+_HUNG_AFTER_S = 120.0
 # So many deaths within so long mean that starting again does not help.
 _DEATHS, _WITHIN_S = 5, 60.0
 
@@ -78,47 +81,67 @@ class BackProcess:
     async def _keep(self) -> None:
         deaths: list[float] = []
         while not self._stopping:
-            await self._one_life()
+            try:
+                await self._one_life()
+            except Exception as error:
+                # No process, no descriptor, or a child killed before it had read a word: a death like any other.
+                self._meters.fault(error, reason="back")
             if self._stopping:
                 return
             deaths = [*(at for at in deaths if time.monotonic() - at < _WITHIN_S), time.monotonic()]
-            self._meters.event("back_died", level=40, count=len(deaths))
+            self._meters.event("back_died", level=logging.ERROR, count=len(deaths))
             if len(deaths) >= _DEATHS:
                 self.failed.set_result("judging process")
                 return
             await asyncio.sleep(0.2 * len(deaths))
 
     async def _one_life(self) -> None:
-        ours, theirs = socket.socketpair()
         # The folder that holds our packages, for a program that was not installed.
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *_python_path()]),
         }
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "engine.back_process",
-            str(theirs.fileno()),
-            pass_fds=(theirs.fileno(),),
-            env=environment,
-        )
-        theirs.close()
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "engine.back_process",
+                    str(theirs.fileno()),
+                    pass_fds=(theirs.fileno(),),
+                    env=environment,
+                )
+            try:
+                await self._converse(ours)
+            finally:
+                self._socket = None
+                ours.close()  # a child that still lives reads the end, and ends
+                await self._process.wait()
+
+    async def _converse(self, ours: socket.socket) -> None:
+        """Until the child has no more to say."""
         # Only what was set: a section whose defaults are spelt out would count as asked for.
         ours.sendall(self._settings.model_dump_json(exclude_unset=True).encode() + b"\n")
         ours.setblocking(False)
         self._socket = ours
         reader, writer = await asyncio.open_connection(sock=ours.dup(), limit=8 * 1024 * 1024)
         try:
-            while line := await reader.readline():
+            while line := await self._next(reader):
                 self._hear(json.loads(line))
-        except (ConnectionError, ValueError) as error:
-            self._meters.fault(error, reason="back")
         finally:
-            self._socket = None
-            ours.close()
             writer.close()
-            await self._process.wait()
+
+    async def _next(self, reader: asyncio.StreamReader) -> bytes:
+        """A report; nothing when the child has ended, or had to be ended."""
+        try:
+            async with asyncio.timeout(_HUNG_AFTER_S):
+                return await reader.readline()
+        except TimeoutError:
+            self._meters.event("back_hung", level=logging.ERROR)
+            if self._process is not None and self._process.returncode is None:
+                self._process.kill()
+            return b""
 
     def _hear(self, report: dict[str, Any]) -> None:
         self._heard_at = time.monotonic()
@@ -169,6 +192,7 @@ async def _child(end: socket.socket) -> int:
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     settings = Settings.model_validate_json(await reader.readline())
     meters = _Reporting()
+    meters.attend(asyncio.get_running_loop())
     arm(settings)
     store = Store(settings.store.url, sole=False)
     await store.open()

@@ -218,6 +218,11 @@ class Dispatcher:
             except StoreUnavailable:
                 await asyncio.sleep(_POLL_S)
                 continue
+            except Exception as error:
+                # Whoever waits for these outcomes would wait for ever.
+                self._meters.fault(error, destination=self.name, reason="outcomes")
+                await asyncio.sleep(_POLL_S)
+                continue
             del self._outcomes[: len(batch)]
             for _, done in batch:
                 if not done.done():  # its caller may have been cancelled

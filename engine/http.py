@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from engine.observe import Meters
 from ingest.access import CHALLENGE
+from ingest.offered import plain
 
 __all__ = ["application"]
 
@@ -35,19 +36,19 @@ def application(
     for kind, handler in (handlers or {}).items():
         app.add_exception_handler(kind, handler)
 
-    @app.get("/livez")
+    @app.get("/livez", responses=plain("Running"))
     async def livez() -> Response:
         """The process runs and its loop turns."""
         return Response("ok\n", media_type="text/plain")
 
-    @app.get("/readyz")
+    @app.get("/readyz", responses={503: {"description": "Does not accept, or does not judge"}})
     async def readyz(request: Request) -> JSONResponse:
         """200 when messages are accepted and judged; 503 with the reason when not. Destinations are told, not required."""
         ready, state = await readiness()
         told = state if may_measure(request) else {"judging": bool(state.get("judging"))}
         return JSONResponse(told, status_code=200 if ready else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", responses=plain("Prometheus exposition") | {401: plain("A bearer token is needed")[200]})
     async def exposition(request: Request) -> Response:
         if not may_measure(request):
             return Response("A bearer token is needed\n", status_code=401, headers=CHALLENGE, media_type="text/plain")

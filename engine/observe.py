@@ -6,6 +6,7 @@ number or one of our own ids. An exception is logged by its type and place, not 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import traceback
@@ -132,6 +133,16 @@ class Meters:
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
         self._log.error("fault", fault=type(error).__name__, place=place, **fields)
+
+    def attend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What fails where nobody waits for it is a fault too. asyncio itself would write out the error's words, and they
+        may hold a patient's."""
+
+        def noticed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            error = context.get("exception")
+            self.fault(error if error is not None else RuntimeError(), reason=str(context.get("message", "")))
+
+        loop.set_exception_handler(noticed)
 
     def exposition(self, state: Snapshot, now_ms: int) -> bytes:
         """The metrics as text, with what the store knows set to ``state``."""

@@ -80,6 +80,7 @@ async def _serve(settings: Settings, stderr: TextIO) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     engine = Engine(settings, separate=True)
+    engine.meters.attend(asyncio.get_running_loop())
     try:
         await engine.start()
     except (SchemaOutdated, AlreadyRunning, StoreUnavailable) as error:

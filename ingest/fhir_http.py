@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
-from ingest import envelope
+from ingest import envelope, offered
 from ingest.access import ANYBODY, Access, Refused, Unverifiable, beyond
 from ingest.body import limited
 from ingest.fhir_types import KNOWN, TAKEN
@@ -36,6 +36,8 @@ _BUNDLE_TYPES = (
     *("transaction", "batch", "message", "collection", "document", "searchset", "history"),
     "subscription-notification",
 )
+# Named for the reader of /openapi.json; any other is refused in FHIR's own words.
+_Kind = Annotated[str, Path(json_schema_extra={"enum": offered.TYPES})]
 # The first entry of a notification (Subscriptions R5 Backport; R5 itself).
 _NOTICES = ("Parameters", "SubscriptionStatus")
 
@@ -107,16 +109,19 @@ class FhirDoor:
         self._max_body_bytes = max_body_bytes
         self._started = datetime.now(UTC)
         self.router = APIRouter(prefix="/fhir")
-        self.router.add_api_route("/metadata", self.metadata, methods=["GET"], summary="CapabilityStatement")
+        route = self.router.add_api_route
+        route("/metadata", self.metadata, methods=["GET"], summary="CapabilityStatement", responses=offered.CAPABILITY)
         if smart is not None:
-            self.router.add_api_route(
+            route(
                 "/.well-known/smart-configuration", self.configuration, methods=["GET"], summary="SMART configuration"
             )
-        for path in ("", "/"):
-            self.router.add_api_route(path, self.post, methods=["POST"], summary="Bundle or single resource")
-        self.router.add_api_route("/$process-message", self.post, methods=["POST"], summary="Message Bundle")
-        self.router.add_api_route("/{kind}", self.post, methods=["POST"], summary="Create")
-        self.router.add_api_route("/{kind}/{number}", self.put, methods=["PUT"], summary="Update as create")
+        route("/metadata", self.unsupported, methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+        taken: dict[str, Any] = {"responses": offered.FHIR_ANSWERS, "openapi_extra": offered.FHIR_BODY}
+        route("", self.post, methods=["POST"], summary="Bundle or single resource", **taken)
+        route("/", self.post, methods=["POST"], include_in_schema=False)
+        route("/$process-message", self.post, methods=["POST"], summary="Message Bundle", **taken)
+        route("/{kind}", self.create, methods=["POST"], summary="Create", **taken)
+        route("/{kind}/{number}", self.put, methods=["PUT"], summary="Update as create", **taken)
         self.router.add_api_route(
             "/{rest:path}", self.unsupported, methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False
         )
@@ -128,14 +133,18 @@ class FhirDoor:
         assert self._smart is not None  # noqa: S101  # the route is there with it only
         return Response(msgspec.json.encode(await self._smart()), media_type="application/json")
 
-    async def post(self, request: Request, kind: str = "") -> Response:
+    async def post(self, request: Request) -> Response:
+        return await self._take(request, "", "")
+
+    async def create(self, request: Request, kind: _Kind) -> Response:
         return await self._take(request, kind, "")
 
-    async def put(self, request: Request, kind: str, number: str) -> Response:
+    async def put(self, request: Request, kind: _Kind, number: str) -> Response:
         return await self._take(request, kind, number)
 
-    async def unsupported(self, rest: str) -> Response:
-        return _outcome(405, "not-supported", "This interaction is not offered; see /fhir/metadata")
+    async def unsupported(self, rest: str = "metadata") -> Response:
+        words = "This interaction is not offered; see /fhir/metadata"
+        return _outcome(405, "not-supported", words, headers={"Allow": _allowed(rest)})
 
     async def _take(self, request: Request, kind: str, number: str) -> Response:
         arrived = time.perf_counter()
@@ -186,6 +195,13 @@ class FhirDoor:
             return await self._inbox.accept(item)
         except StoreUnavailable:
             return None
+
+
+def _allowed(rest: str) -> str:
+    """The one method that is offered at an address (RFC 9110 15.5.6)."""
+    if rest in ("metadata", ".well-known/smart-configuration"):
+        return "GET"
+    return "PUT" if "/" in rest else "POST"
 
 
 def stored_as(raw: bytes, *, channel: str, peer: str) -> Envelope:

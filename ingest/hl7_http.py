@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
 
-from ingest import envelope
+from ingest import envelope, offered
 from ingest.access import ANYBODY, Access, Refused, Unverifiable, beyond
 from ingest.body import limited
 from ingest.meter import Judged, Meter
@@ -41,7 +41,14 @@ class Hl7Door:
         self._max_body_bytes = max_body_bytes
         self._access = access
         self.router = APIRouter()
-        self.router.add_api_route("/hl7", self.post, methods=["POST"], summary="ER7 in, ACK out")
+        self.router.add_api_route(
+            "/hl7",
+            self.post,
+            methods=["POST"],
+            summary="ER7 in, ACK out",
+            responses=offered.HL7_ANSWERS,
+            openapi_extra=offered.HL7_BODY,
+        )
 
     async def post(self, request: Request) -> Response:
         arrived = time.perf_counter()

@@ -349,6 +349,12 @@ class _Connection(asyncio.Protocol):
                     self._answer(piece, one, outcome)
                 self._storing = 0
                 self._account()
+        except Exception:
+            # A fault of ours: what it leaves without an answer, its sender sends again.
+            self._listener.meter.noticed(CHANNEL, "internal_error")
+            self._waiting.clear()
+            self.abort()
+            raise
         finally:
             self._worker = None
             self._storing = 0

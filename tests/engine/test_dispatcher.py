@@ -130,6 +130,24 @@ async def test_a_fault_of_ours_is_tried_again_and_never_loses_the_row(eventually
     assert (outcome.state, outcome.words) == ("waiting", "internal: KeyError")
 
 
+class FaultyOnce(Outbox):
+    """Its first recording fails by a fault of ours."""
+
+    faults = 1
+
+    async def delivered(self, outcomes: Sequence[DeliveryOutcome]) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise ZeroDivisionError
+        await super().delivered(outcomes)
+
+
+async def test_an_outcome_that_a_fault_of_ours_kept_from_the_store_is_recorded_later(eventually: Any) -> None:
+    outbox = FaultyOnce(delivery(1))
+    await run(outbox, Sink(), lambda: outbox.outcomes, eventually)
+    assert [item.state for item in outbox.outcomes] == ["delivered"]
+
+
 async def test_a_refusal_is_a_dead_letter_with_the_destinations_words(eventually: Any) -> None:
     outbox, sink = Outbox(delivery(1)), Sink(Refused("patient-unknown", "no such patient"))
     await run(outbox, sink, lambda: outbox.outcomes, eventually)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
 import sqlite3
@@ -15,7 +16,9 @@ from typing import Any
 
 import httpx2
 import pytest
+import structlog
 
+from engine.observe import Meters
 from engine.prescriber import AckFault, HttpFault, Prescriber
 from wire.ack import AckError, acknowledge
 from wire.er7 import peek
@@ -272,3 +275,22 @@ async def test_nothing_of_a_patient_is_in_logs_metrics_or_health(
     assert '"event":' in said.replace('"event": ', '"event":')
     found = {secret for secret in SECRETS for text in (said, *told) if secret.lower() in text.lower()}
     assert found == set(), [line for line in said.splitlines() if any(one.lower() in line.lower() for one in found)][:5]
+
+
+async def test_what_fails_where_nobody_waits_for_it_is_told_without_its_words() -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    async def fails() -> None:
+        raise ValueError(FAMILY)
+
+    with structlog.testing.capture_logs() as told:
+        Meters().attend(loop)
+        task = loop.create_task(fails())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+        loop.set_exception_handler(before)
+    (fault,) = told
+    assert (fault["fault"], fault["log_level"]) == ("ValueError", "error")
+    assert FAMILY not in str(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -14,6 +15,10 @@ from typing import Any
 
 import pytest
 
+from engine import back_process
+from engine.back_process import BackProcess
+from engine.config import Settings
+from engine.observe import Meters
 from store import AlreadyRunning, Store
 
 
@@ -67,6 +72,56 @@ async def test_a_judging_process_that_is_killed_is_started_anew_and_judges_on(
     (second,) = children(process.pid)
     assert second != first
     await lab.close()
+
+
+class Noting(Meters):
+    """Keeps the names of events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[str] = []
+
+    def event(self, event: str, *, level: int = logging.INFO, **fields: Any) -> None:
+        self.events.append(event)
+
+
+@pytest.fixture
+async def back(url: str, tmp_path: Path) -> AsyncIterator[Any]:
+    """The parent's side of a judging process, not started yet."""
+    store = Store(url)
+    await store.open()
+    settings = Settings.model_validate({"store": {"url": url}})
+    process = BackProcess(settings, Noting(), on_recorded=lambda _: None)
+    yield process
+    await process.stop()
+    await store.close()
+
+
+async def test_a_judging_process_that_cannot_be_started_is_tried_again(
+    back: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python")
+        back.start()
+        await eventually(lambda: "back_died" in back._meters.events)
+    await eventually(lambda: back.alive)
+    assert not back.failed.done()
+
+
+async def test_a_judging_process_that_hangs_is_replaced(
+    back: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back.start()
+    await eventually(lambda: back.alive)
+    (first,) = children(os.getpid())
+    monkeypatch.setattr(back_process, "_HUNG_AFTER_S", 3.0)
+    heard = back._heard_at
+    await eventually(lambda: back._heard_at > heard)  # the next report is awaited for no longer than that
+    os.kill(first, signal.SIGSTOP)
+    await eventually(lambda: gone(first))
+    monkeypatch.undo()
+    await eventually(lambda: children(os.getpid()) not in ([], [first]))
+    assert not back.failed.done()
 
 
 async def test_the_judging_process_ends_with_its_parent(serving: Any, eventually: Any) -> None:

@@ -386,6 +386,21 @@ async def test_what_is_not_stored_is_never_accepted(open_door: Any, hl7: Any, ac
     assert len(inbox.taken) == 1
 
 
+class Faulty:
+    """An inbox with a fault of ours in it."""
+
+    async def accept(self, envelope: Envelope) -> Accepted:
+        raise ZeroDivisionError
+
+
+async def test_a_fault_of_ours_closes_the_connection_so_that_all_is_sent_again(open_door: Any, hl7: Any) -> None:
+    door: Door = await open_door(Faulty())
+    lab = await door.lab()
+    with pytest.raises((ConnectionError, EOFError)):
+        await lab.ask(hl7.oru("M1"))
+    assert door.meter.events["internal_error"] == 1
+
+
 async def test_one_refusal_among_pipelined_messages_hits_only_its_own(open_door: Any, hl7: Any) -> None:
     door = await open_door(Broken(times=1))
     lab = await door.lab()

@@ -15,13 +15,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import disk, machine, outbox, pure, restart, scenes, server, watch
+from bench import disk, kafka, machine, outbox, pure, restart, scenes, server, watch
 from bench.scenes import Figures
 from bench.shadow import COUNTS, shadow_s
 
 _PARTS = (
     *("pure", "clock", "rest", "shown", "critical", "through", "restart"),
-    *("outbox", "postgresql", "disk", "demo", "shadow", "console"),
+    *("outbox", "postgresql", "kafka", "disk", "demo", "shadow", "console"),
 )
 
 
@@ -136,6 +136,27 @@ class _Bench:
             self.row(f"durable intake, {what}", *_rates([one.rate for one in figures], goal))
             self.row("    answer, p50 / p99", *_pairs(figures))
             self.row("    judged too, not on the register", *_rates([one.judged for one in figures], ""))
+
+    def kafka(self) -> None:
+        """A topic that is full, drained and judged, on either store; the broker shares the machine."""
+        mixes = {"irrelevant": "99 of 100 irrelevant", "strangers": "counts, not on the register"}
+        count = 12_000 // self.share
+        with kafka.broker() as bootstrap, server.server() as found:
+            for kind, what in mixes.items():
+                for store in ("SQLite", "PostgreSQL"):
+                    seen = [
+                        self.scene(
+                            f"Kafka, {what}, {store}, run {number}",
+                            lambda kind=kind, store=store: kafka.drained(  # type: ignore[misc]
+                                bootstrap, kind, count, server.fresh(found) if store == "PostgreSQL" else ""
+                            ),
+                        )
+                        for number in range(1, self.runs + 1)
+                    ]
+                    self.row(f"Kafka in, judged: {what}, {store}", *_rates([one.judged for one in seen], "2,500/s"))
+                    costs = [one.cpu_ms for one in seen if one.cpu_ms is not None]
+                    runs = "  ".join(f"{one:.2f}" for one in costs)
+                    self.row("    processor time of the engine for each", f"{statistics.median(costs):.2f} ms", "", runs)
 
     def _machine(self, found: list[machine.Machine]) -> None:
         syncs = [one.sync_ms for one in found]

@@ -19,7 +19,7 @@ from bench.papers import sender_context
 from bench.pure import chemistry
 from engine.simulate import LABORATORIES, LoadReport, blood_count, laboratories, load
 
-__all__ = ["alerts", "begun", "patient_id", "report_of", "sent"]
+__all__ = ["alerts", "begun", "build_of", "patient_id", "report_of", "sent"]
 
 
 def begun(port: int, **asked: Any) -> subprocess.Popen[str]:
@@ -77,10 +77,14 @@ def _irrelevant(run: str) -> Callable[[int], bytes]:
     return build
 
 
+def build_of(kind: str, run: str, first: int = 0) -> Callable[[int], bytes]:
+    """The n-th message of a load."""
+    kinds = {"alerts": lambda: alerts(run, first), "irrelevant": lambda: _irrelevant(run)}
+    return kinds.get(kind, lambda: laboratories(run))()
+
+
 async def _run(asked: dict[str, Any]) -> tuple[float, LoadReport]:
-    run = asked["run"]
-    kinds = {"alerts": lambda: alerts(run, asked["first"]), "irrelevant": lambda: _irrelevant(run)}
-    build = kinds.get(asked["kind"], lambda: laboratories(run))()
+    build = build_of(asked["kind"], asked["run"], asked["first"])
     # Built beforehand: what is measured is the engine, on cores that both share.
     ready = [build(number) for number in range(asked["count"])]
     started = time.monotonic()

@@ -156,7 +156,9 @@ class _Bench:
                     self.row(f"Kafka in, judged: {what}, {store}", *_rates([one.judged for one in seen], "2,500/s"))
                     costs = [one.cpu_ms for one in seen if one.cpu_ms is not None]
                     runs = "  ".join(f"{one:.2f}" for one in costs)
-                    self.row("    processor time of the engine for each", f"{statistics.median(costs):.2f} ms", "", runs)
+                    self.row(
+                        "    processor time of the engine for each", f"{statistics.median(costs):.2f} ms", "", runs
+                    )
 
     def _machine(self, found: list[machine.Machine]) -> None:
         syncs = [one.sync_ms for one in found]

@@ -79,4 +79,4 @@ def intake(url: str, connections: int, count: int, judges: int = 1) -> Figures:
         judged = (time.monotonic() - report["started"]) or 1.0
         if report["accepted"] != count:
             lost = f"{count} asked for, {report['accepted']} accepted {report['errors']} {lost}"
-        return Figures(report["rate"], report["p50_ms"], report["p99_ms"], count / judged, lost)
+        return Figures(report["rate"], report["p50_ms"], report["p99_ms"], count / judged, lost=lost)

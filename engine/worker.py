@@ -34,6 +34,8 @@ from store.port import Claim, Disposition, MessageDone, PatientRecord, Work
 __all__ = ["Worker", "identifiers_in", "understood"]
 
 _BATCH = 32
+# Behind a backlog more messages share each wait for a server. SQLite has no such waits, and its doors wait for each commit.
+_BATCH_BEHIND = 128
 _POLL_S = 1.0
 # Messages that another process took on a server of both wake nobody here: an idle worker asks.
 _POLL_SHARED_S = 0.1
@@ -88,6 +90,7 @@ class Worker:
         self._publish_to = publish_to
         self._age_time = age_time or clock
         self._purged_at: datetime | None = None
+        self._most = _BATCH
 
     async def run(self) -> None:
         """Until cancelled. What the store cannot do now is done when it can."""
@@ -111,7 +114,9 @@ class Worker:
     async def _round(self) -> int:
         """How many messages and patients were seen to."""
         self._store.arrived.clear()
-        claims = await self._store.claim(_BATCH)
+        claims = await self._store.claim(self._most)
+        behind = self._store.shared and len(claims) == self._most
+        self._most = min(2 * self._most, _BATCH_BEHIND) if behind else _BATCH
         if claims:
             try:
                 await self._batch(claims)

@@ -48,7 +48,8 @@ _SETTINGS = (
 )
 # What writes touches rows by their keys, some dozens at a time. A plan made while the tables were small, or never counted,
 # would walk them whole, and is kept; with these ways closed the planner takes the index on the first day and on the last.
-NO_SCANS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
+# By a bitmap it would gather a whole backlog, and sort it, for the oldest few.
+NO_SCANS = ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit")
 
 
 def problem(url: str) -> str:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ARRAY, BindParameter, Connection, String, Table, bindparam, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    String,
+    Table,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rules.model import AlertFamily, PatientIdentifier, Trust
@@ -14,7 +27,7 @@ from rules.silence import AT_ONCE, look_on
 from store import answers, steps, trail
 from store.inbox_server import hold
 from store.port import ANYBODYS, CLOCK, AlertRecord, PatientRecord, ResultRecord, Work
-from store.statement import Prepared, inserting
+from store.statement import Prepared, given, inserting
 from store.tables import alert, assessment, delivery, identifier, patient, result
 from store.values import (
     decode_alert,
@@ -45,18 +58,36 @@ __all__ = [
 _wanted: BindParameter[Any] = bindparam("wanted")
 _owner = select(identifier.c.value, identifier.c.authority, identifier.c.patient_id)
 _by_value = Prepared(_owner.where(identifier.c.value == _wanted))
-_by_values = Prepared(_owner.where(identifier.c.value == func.any(bindparam("wanted", type_=ARRAY(String)))))
-_patient = Prepared(
-    select(
-        patient.c.enrolled,
-        patient.c.rev,
-        patient.c.person,
-        patient.c.owner,
-        patient.c.course,
-        patient.c.present,
-        patient.c.settle_at,
-        patient.c.pending_at,
-    ).where(patient.c.id == _wanted)
+_these: BindParameter[Any] = bindparam("wanted", type_=ARRAY(String))
+# Who only reads has no way closed to his plans (store.database.NO_SCANS). By keys, one that was made when the tables were
+# small must not be kept either.
+_by_keys = Prepared(select(func.set_config("enable_seqscan", "off", literal_column("true"))))
+
+
+_by_values = Prepared(_owner.where(identifier.c.value == func.any(_these)))
+
+
+def _of_patients(
+    key: ColumnElement[Any], *columns: ColumnElement[Any], **also: ColumnElement[bool]
+) -> dict[str, Prepared]:
+    """By one ``wanted`` at a time, or by all of them in one statement: rows begin with whose they are."""
+    query = select(key, *columns).where(*also.values())
+    return {
+        "sqlite": Prepared(query.where(key == _wanted)),
+        "postgresql": Prepared(query.where(key == func.any(_these))),
+    }
+
+
+_patient = _of_patients(
+    patient.c.id,
+    patient.c.enrolled,
+    patient.c.rev,
+    patient.c.person,
+    patient.c.owner,
+    patient.c.course,
+    patient.c.present,
+    patient.c.settle_at,
+    patient.c.pending_at,
 )
 _settling = Prepared(
     select(patient.c.id)
@@ -65,23 +96,35 @@ _settling = Prepared(
     .limit(bindparam("most"))
 )
 # Held to the end of the transaction, where several write at once (SQLite has one writer, and no such words).
-_rev = Prepared(select(patient.c.rev).where(patient.c.id == _wanted).with_for_update())
-_identifiers = Prepared(
-    select(identifier.c.value, identifier.c.authority, identifier.c.type).where(identifier.c.patient_id == _wanted)
-)
+_revs = {
+    "sqlite": Prepared(select(patient.c.id, patient.c.rev).where(patient.c.id == _wanted)),
+    # In one order everywhere: two batches that share patients must not wait for each other.
+    "postgresql": Prepared(
+        select(patient.c.id, patient.c.rev)
+        .where(patient.c.id == func.any(_these))
+        .order_by(patient.c.id)
+        .with_for_update()
+    ),
+}
+_identifiers = _of_patients(identifier.c.patient_id, identifier.c.value, identifier.c.authority, identifier.c.type)
 _rehome = Prepared(
     update(identifier)
     .where(identifier.c.value == _wanted, identifier.c.authority == bindparam("wanted_authority"))
     .values(patient_id=bindparam("new_patient_id"))
 )
-_current = Prepared(
-    select(result.c.id, result.c.message_id, result.c.key, result.c.version, result.c.body).where(
-        result.c.patient_id == _wanted, result.c.current == bindparam("is_current", True)
-    )
+_current = _of_patients(
+    *(result.c.patient_id, result.c.id, result.c.message_id, result.c.key, result.c.version, result.c.body),
+    current=result.c.current == bindparam("is_current", True),
 )
-_alerts = Prepared(
-    select(alert.c.id, alert.c.state, alert.c.result_id, alert.c.result_key, alert.c.seen_at, alert.c.body).where(
-        alert.c.patient_id == _wanted
+_alerts = _of_patients(
+    *(
+        alert.c.patient_id,
+        alert.c.id,
+        alert.c.state,
+        alert.c.result_id,
+        alert.c.result_key,
+        alert.c.seen_at,
+        alert.c.body,
     )
 )
 _filed = Prepared(
@@ -89,31 +132,28 @@ _filed = Prepared(
         identifier.c.value == _wanted, identifier.c.authority == bindparam("wanted_authority")
     )
 )
+_new = given(value=identifier.c.value, authority=identifier.c.authority)
+_filed_of = Prepared(
+    select(_new.c.value, _new.c.authority).join_from(
+        _new,
+        identifier,
+        and_(identifier.c.value == _new.c.value, identifier.c.authority == _new.c.authority),
+    )
+)
 _supersede = Prepared(update(result).where(result.c.id == _wanted).values(current=bindparam("is_current", False)))
 _rewrite = Prepared(update(result).where(result.c.id == _wanted).values(body=bindparam("written")))
+_CHANGING = (
+    *("enrolled", "rev", "person", "sort_name", "owner", "course", "present", "next_due", "recheck_by", "settle_at"),
+    *("pending_at", "watch_on", "updated_at"),
+)
+_changed = given(patient_id=patient.c.id, **{f"new_{name}": patient.c[name] for name in _CHANGING})
 _update_patient = Prepared(
     update(patient)
     .where(patient.c.id == bindparam("patient_id"))
-    .values(
-        {
-            name: bindparam(f"new_{name}")
-            for name in (
-                "enrolled",
-                "rev",
-                "person",
-                "sort_name",
-                "owner",
-                "course",
-                "present",
-                "next_due",
-                "recheck_by",
-                "settle_at",
-                "pending_at",
-                "watch_on",
-                "updated_at",
-            )
-        }
-    )
+    .values({name: bindparam(f"new_{name}") for name in _CHANGING}),
+    whole=update(patient)
+    .where(patient.c.id == _changed.c.patient_id)
+    .values({name: _changed.c[f"new_{name}"] for name in _CHANGING}),
 )
 _inserts = {table.name: inserting(table) for table in (patient, identifier, result, assessment, delivery)}
 
@@ -161,16 +201,37 @@ def _anybodys(authority: str) -> bool:
 
 def _owners(connection: Connection, values: list[str]) -> Sequence[Any]:
     if connection.dialect.name != "sqlite":
+        _by_keys.ask(connection, [{}])
         return _by_values.rows(connection, {"wanted": values})
     return [row for value in values for row in _by_value.rows(connection, {"wanted": value})]
 
 
 def by_id(connection: Connection, ids: Sequence[str]) -> list[PatientRecord]:
     """In the order asked for; unknown ids are passed over. ``rev`` is read first: what moves meanwhile is noticed later."""
-    keys = [{"wanted": number} for number in ids]
-    asked = [query.ask(connection, keys) for query in (_patient, _identifiers, _current, _alerts)]
+    asked = [_asked(connection, query, ids) for query in (_patient, _identifiers, _current, _alerts)]
     parts = [answers() for answers in asked]
-    return [_whole(number, *rows) for number, *rows in zip(ids, *parts, strict=True) if rows[0]]
+    return [_whole(number, *(part.get(number, []) for part in parts)) for number in ids if number in parts[0]]
+
+
+def _asked(
+    connection: Connection, query: Mapping[str, Prepared], ids: Iterable[str]
+) -> Callable[[], dict[str, list[Sequence[Any]]]]:
+    """Rows without whose they are, by whose they are."""
+    name = connection.dialect.name
+    if name == "sqlite":
+        found = query[name].ask(connection, [{"wanted": number} for number in ids])
+    else:
+        _by_keys.ask(connection, [{}])
+        found = query[name].ask(connection, [{"wanted": list(ids)}])
+
+    def answers() -> dict[str, list[Sequence[Any]]]:
+        rows: dict[str, list[Sequence[Any]]] = {}
+        for group in found():
+            for row in group:
+                rows.setdefault(row[0], []).append(row[1:])
+        return rows
+
+    return answers
 
 
 def _whole(
@@ -250,23 +311,36 @@ def park(connection: Connection, number: str) -> None:
 
 def moved(connection: Connection, records: Iterable[PatientRecord]) -> Callable[[], tuple[str, ...]]:
     """Of these working copies, the patients that somebody else has changed since they were loaded."""
-    # In one order everywhere: two batches that share patients must not wait for each other.
     known = sorted((record for record in records if not record.new), key=lambda record: record.id)
-    revs = _rev.ask(connection, [{"wanted": record.id} for record in known])
-    return lambda: tuple(
-        record.id for record, rows in zip(known, revs(), strict=True) if not rows or rows[0][0] != record.rev
-    )
+    revs = _asked(connection, _revs, [record.id for record in known])
+
+    def changed() -> tuple[str, ...]:
+        found = revs()
+        return tuple(record.id for record in known if found.get(record.id) != [(record.rev,)])
+
+    return changed
 
 
 def taken(connection: Connection, work: Work) -> Callable[[], tuple[str, ...]]:
     """New patients whose identifier another writer has filed meanwhile."""
     if not work.identifiers:
         return lambda: ()
-    if connection.dialect.name != "sqlite":
-        hold(connection, [f"{item.value}|{item.authority}".encode() for _, item in work.identifiers])
-    wanted = [{"wanted": item.value, "wanted_authority": item.authority} for _, item in work.identifiers]
-    filed = _filed.ask(connection, wanted)
-    return lambda: tuple(sorted(number for (number, _), rows in zip(work.identifiers, filed(), strict=True) if rows))
+    if connection.dialect.name == "sqlite":
+        wanted = [{"wanted": item.value, "wanted_authority": item.authority} for _, item in work.identifiers]
+        filed = _filed.ask(connection, wanted)
+        return lambda: tuple(
+            sorted(number for (number, _), rows in zip(work.identifiers, filed(), strict=True) if rows)
+        )
+    hold(connection, [f"{item.value}|{item.authority}".encode() for _, item in work.identifiers])
+    items = [item for _, item in work.identifiers]
+    named = {"value": [item.value for item in items], "authority": [item.authority for item in items]}
+    found = _filed_of.ask(connection, [named])
+
+    def theirs() -> tuple[str, ...]:
+        known = {(value, authority) for value, authority in found()[0]}
+        return tuple(sorted(number for number, item in work.identifiers if (item.value, item.authority) in known))
+
+    return theirs
 
 
 def write(connection: Connection, work: Work, at_ms: int) -> None:

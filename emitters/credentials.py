@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import aiohttp
+if typing.TYPE_CHECKING:
+    import aiohttp
 
 __all__ = [
     "Basic",
@@ -165,6 +166,9 @@ class SmartBackend:
         return place
 
     async def _ask(self, method: str, url: str, form: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
+        # Loaded where a token is asked for, which the process that accepts does not do.
+        import aiohttp
+
         if self._client is None:
             trust: ssl.SSLContext | bool = True
             if self._settings.ca:

@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from engine.back import present_of
 from engine.config import Settings
+from engine.duty import present_of
 from engine.identity import Patients
 from engine.judge import Judge
 from engine.sites import load_sites

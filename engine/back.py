@@ -20,12 +20,11 @@ from engine.answer_poll import AnswerPoll
 from engine.config import Destination, FhirDestination, KafkaDestination, MllpDestination, Settings
 from engine.credential_settings import credentials_of
 from engine.dispatcher import Dispatcher, RetryPolicy
-from engine.duty import escalation_of, routing_of
+from engine.duty import escalation_of, present_of, routing_of
 from engine.judge import Judge
 from engine.kafka import security
 from engine.leader import CLOCK, Leader, delivering_to
 from engine.observe import Meters
-from engine.present import Present
 from engine.retention import Retention
 from engine.sites import load_sites
 from engine.switch import Switch
@@ -37,7 +36,7 @@ from store import Store
 if TYPE_CHECKING:
     from engine.publisher import Publisher
 
-__all__ = ["Back", "fhir_profile", "fhir_server", "present_of", "v2_profile"]
+__all__ = ["Back", "fhir_profile", "fhir_server", "v2_profile"]
 
 
 class Back:
@@ -163,17 +162,6 @@ class Back:
             self._meters.fault(error, reason=name)
         if not self.failed.done():
             self.failed.set_result(name)
-
-
-def present_of(settings: Settings) -> Present:
-    notifier = escalation_of(settings).notifier
-    return Present(
-        default_protocol=settings.engine.protocol,
-        notifier=notifier,
-        zone=settings.zone,
-        history_after=timedelta(hours=settings.engine.history_after_hours),
-        settle=timedelta(seconds=settings.engine.history_settle_s),
-    )
 
 
 def fhir_profile(item: FhirDestination | KafkaDestination, settings: Settings) -> FhirProfile:

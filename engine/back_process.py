@@ -231,6 +231,9 @@ async def _listen(reader: asyncio.StreamReader, store: Any) -> None:
 
 
 def _main() -> int:
+    from engine.heap import keep_all
+
+    keep_all()
     import uvloop
 
     from engine.observe import configure

@@ -69,6 +69,9 @@ def demo(once: Annotated[bool, typer.Option("--once", help="Run to the end, prin
 @app.command()
 def serve(config: Config = None) -> None:
     """Run the engine until told to stop."""
+    from engine.heap import keep_all
+
+    keep_all()
     from engine.serve import serve_command
 
     raise typer.Exit(serve_command(config, stderr=sys.stderr))

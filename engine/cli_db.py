@@ -151,7 +151,7 @@ def db_move_command(config: Path | None, target: str, yes: bool, *, stdout: Text
                 schema.alone(there)
                 if schema.is_empty(there):
                     schema.upgrade(there)
-                elif schema.present(there) != schema.needed():
+                elif schema.present(there) != schema.NEEDED:
                     raise _Stop(NOT_READY, "the target is of another version; nothing was moved")
                 if wrong := database.promises(there):
                     raise _Stop(NOT_READY, wrong)

@@ -17,7 +17,7 @@ def patients_unmerge_command(
     config: Path | None, key: str, by: str, yes: bool, reason: str = "", *, stdout: TextIO, stderr: TextIO
 ) -> int:
     """Works beside a running engine. ``key``: any identifier of the patient that both records became."""
-    from engine.back import present_of
+    from engine.duty import present_of
     from engine.merge import last_merge
     from engine.unmerge import take_back
 

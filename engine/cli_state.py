@@ -80,7 +80,7 @@ def _database(config: Path | None, *, write: bool = False) -> Iterator[Connectio
         raise _Stop(NOT_READY, f"{path}: no such database; `neutroflag serve` makes it")
     try:
         with (database.writer(url) if write else database.reader(url)).connect() as connection, connection.begin():
-            if schema.present(connection) != schema.needed():
+            if schema.present(connection) != schema.NEEDED:
                 raise _Stop(NOT_READY, "the database is of another version; `neutroflag db upgrade` brings it up")
             yield connection
     except SQLAlchemyError as error:
@@ -312,7 +312,7 @@ def db_upgrade_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -
     path = database.file_of(_settings(config).store.url)
     if path is not None:
         path.chmod(0o600)  # patients' data, from the first byte on
-    print(f"schema {before or 'none'} -> {schema.needed()}", file=stdout)
+    print(f"schema {before or 'none'} -> {schema.NEEDED}", file=stdout)
     return OK
 
 

@@ -9,12 +9,13 @@ from emitters.fhir_terms import Level
 from engine.config import FhirDestination, MllpDestination, Settings, WatchSection, minutes_of
 from engine.escalation import Escalation
 from engine.notify import Notifier
+from engine.present import Present
 from engine.rota import Cover, Role, Rota, Shift
 from engine.routing import LABORATORY, PHARMACIST, PRESCRIBER, Routing, Rule
 from engine.texts import wordings_of
 from rules.model import AlertLevel
 
-__all__ = ["again_of", "escalation_of", "faults", "patience_of", "remarks", "rota_of", "routing_of"]
+__all__ = ["again_of", "escalation_of", "faults", "patience_of", "present_of", "remarks", "rota_of", "routing_of"]
 
 _KEYS = ("sender", "ward", "prescriber", "level", "recipient")
 # What each second recipient can be told of at all (engine/routing.py, copies_of).
@@ -180,3 +181,14 @@ def _rules(settings: Settings) -> Iterator[str]:
                     f"destination: an alert of level {level} that no rule of a sender, ward or prescriber names goes "
                     "nowhere in particular; give one destination no `for`"
                 )
+
+
+def present_of(settings: Settings) -> Present:
+    notifier = escalation_of(settings).notifier
+    return Present(
+        default_protocol=settings.engine.protocol,
+        notifier=notifier,
+        zone=settings.zone,
+        history_after=timedelta(hours=settings.engine.history_after_hours),
+        settle=timedelta(seconds=settings.engine.history_settle_s),
+    )

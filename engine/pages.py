@@ -9,15 +9,13 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from console import Console, router
-from engine.again import preview
-from engine.back import present_of
+from console.port import SignOn
 from engine.clinician import Clinician
 from engine.config import Settings
-from engine.duty import escalation_of
-from engine.oidc import Oidc
+from engine.duty import escalation_of, present_of
 from rules import find_protocol
 from store import Store, database
 
@@ -34,6 +32,11 @@ class Pages:
         state: Callable[[], Awaitable[tuple[bool, dict[str, Any]]]],
         noticed: Callable[[str], None],
     ) -> None:
+        def look_ahead(connection: Connection, number: int, raw: bytes) -> dict[str, Any]:
+            from engine.again import preview  # all of judging: a start does not wait for it
+
+            return preview(connection, settings, [number], raw)[0].plain()
+
         self._reader: Engine = database.reader(settings.store.url)
         loopback = _loopback(settings.http.host)
         self.console = Console(
@@ -56,9 +59,9 @@ class Pages:
             secure=settings.http.certificate is not None or (not loopback and not settings.console.plain_cookies),
             version=version("neutroflag"),
             clock=lambda: datetime.now(UTC),
-            look_ahead=lambda connection, number, raw: preview(connection, settings, [number], raw)[0].plain(),
+            look_ahead=look_ahead,
             write=store.write,
-            sign_on=Oidc(settings.console.oidc) if settings.console.oidc is not None else None,
+            sign_on=_sign_on(settings),
             noticed=noticed,
         )
 
@@ -68,6 +71,14 @@ class Pages:
 
     def close(self) -> None:
         self._reader.dispose()
+
+
+def _sign_on(settings: Settings) -> SignOn | None:
+    if settings.console.oidc is None:
+        return None
+    from engine.oidc import Oidc
+
+    return Oidc(settings.console.oidc)
 
 
 def _loopback(host: str) -> bool:

@@ -13,15 +13,17 @@ import sqlite3
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
 from store import arrays, statement
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["NO_SCANS", "file_of", "parallel", "problem", "promises", "reader", "writer"]
 
@@ -111,6 +113,9 @@ def promises(connection: Connection) -> str:
 
 def parallel(url: str, *, connections: int, snapshots: bool = False) -> AsyncEngine:
     """PostgreSQL for a running loop, which never waits for it. ``snapshots``: what one transaction reads is one moment's."""
+    # Loads half of SQLAlchemy, which a start on a file need not wait for.
+    from sqlalchemy.ext.asyncio import create_async_engine
+
     engine = create_async_engine(
         url,
         pool_size=connections,

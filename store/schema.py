@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Connection, inspect, text
 
-__all__ = ["UnknownVersion", "alone", "is_empty", "needed", "present", "upgrade"]
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+__all__ = ["NEEDED", "UnknownVersion", "alone", "is_empty", "present", "upgrade"]
+
+NEEDED = "baseline7"
+"""The version that this program works with: the last of store/migrations/versions."""
 
 
-def _config(connection: Connection | None = None) -> Config:
+def _config(connection: Connection) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", "store:migrations")
     config.attributes["connection"] = connection
     return config
 
 
-def needed() -> str:
-    """The version that this program works with."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    if head is None:
-        raise RuntimeError("store/migrations holds no version")
-    return head
-
-
 def present(connection: Connection) -> str | None:
     """The version of this database; None when it was never migrated."""
-    return MigrationContext.configure(connection).get_current_revision()
+    # As Alembic keeps it. Alembic itself is loaded for a step alone: an engine that comes back is not to wait for it.
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
 
 
 def is_empty(connection: Connection) -> bool:
@@ -48,6 +49,9 @@ class UnknownVersion(Exception):
 
 def upgrade(connection: Connection) -> None:
     """Brings the database to the needed version, in the caller's transaction. Raises UnknownVersion; then nothing changed."""
+    from alembic import command
+    from alembic.util.exc import CommandError
+
     try:
         command.upgrade(_config(connection), "head")
     except CommandError:

@@ -15,10 +15,12 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from store import database, faults, statement
 from store.port import Accepted, Envelope, StoreUnavailable
+
+if typing.TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 __all__ = ["ServerReader", "ServerWriter"]
 

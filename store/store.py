@@ -385,8 +385,8 @@ def _prepare(engine: typing.Any) -> None:
         schema.alone(connection)
         if schema.is_empty(connection):
             schema.upgrade(connection)
-        elif (found := schema.present(connection)) != schema.needed():
-            raise SchemaOutdated(f"the database has version {found}, this program needs {schema.needed()}")
+        elif (found := schema.present(connection)) != schema.NEEDED:
+            raise SchemaOutdated(f"the database has version {found}, this program needs {schema.NEEDED}")
         connection.execute(text("SELECT 1"))
         if wrong := database.promises(connection):
             raise StoreUnavailable(wrong)

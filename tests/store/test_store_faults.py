@@ -156,7 +156,7 @@ async def test_the_migrations_make_exactly_the_tables_that_the_code_describes(st
         return list(compare_metadata(context, metadata))
 
     assert await store.read(compare) == []
-    assert await store.read(schema.present) == schema.needed()
+    assert await store.read(schema.present) == schema.NEEDED
 
 
 @on_sqlite

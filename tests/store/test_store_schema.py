@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from store import SchemaOutdated, Store, schema
 
@@ -22,9 +24,15 @@ def old(tmp_path: Path) -> Path:
     return file
 
 
+def test_the_version_that_is_needed_is_the_last_step() -> None:
+    config = Config()
+    config.set_main_option("script_location", "store:migrations")
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.NEEDED]
+
+
 async def test_the_store_does_not_open_it(old: Path) -> None:
     store = Store(f"sqlite:///{old}")
-    with pytest.raises(SchemaOutdated, match=f"has version 0001, this program needs {schema.needed()}"):
+    with pytest.raises(SchemaOutdated, match=f"has version 0001, this program needs {schema.NEEDED}"):
         await store.open()
     await store.close()
 

@@ -109,7 +109,7 @@ def transaction(
     # An Observation about nobody would be read as about somebody.
     if alert.result is not None and patient_reference is not None and not alert.recipient:
         key = result_key(alert, alert.result)
-        body = observation(alert, alert.result, patient_reference, device)
+        body = observation(alert, alert.result, patient_reference, device, settings.words_in(alert.language))
         entries.append(_owned("Observation", "anc-result", key, body, alert, settings))
         judged = entries[-1]["fullUrl"]
     flag = None

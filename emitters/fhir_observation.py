@@ -7,7 +7,9 @@ from typing import Final
 
 from emitters.counts import UCUM_UNIT, giga_per_litre, letter
 from emitters.fhir_terms import BASE, Resource, coding, concept, fhir_id, instant, quoted, reference
+from rules.english import ENGLISH
 from rules.model import AbsoluteNeutrophilCount, Alert, LabResult, ResultStatus
+from rules.words import Words
 
 __all__ = ["count", "observation", "result_key"]
 
@@ -26,10 +28,10 @@ def result_key(alert: Alert, result: LabResult) -> str:
     return fhir_id("result", f"{alert.subject.register_id}|{result.key or f'{alert.id}|{result.collected_at}'}")
 
 
-def observation(alert: Alert, result: LabResult, patient: str, device: str) -> Resource:
+def observation(alert: Alert, result: LabResult, patient: str, device: str, words: Words) -> Resource:
     """The count as it was judged: ours, normalised, pointing to the laboratory's by its order number."""
     mark = letter(alert, result.anc) if result.anc is not None else None
-    found = count(result, patient, mark)
+    found = count(result, patient, mark, words)
     found["device"] = reference(device)
     source = _laboratory_order(result)
     if source is not None:
@@ -37,7 +39,7 @@ def observation(alert: Alert, result: LabResult, patient: str, device: str) -> R
     return found
 
 
-def count(result: LabResult, patient: str, mark: str | None = None) -> Resource:
+def count(result: LabResult, patient: str, mark: str | None = None, words: Words = ENGLISH) -> Resource:
     """``mark``: its interpretation (LL, L, N)."""
     found: Resource = {
         "resourceType": "Observation",
@@ -54,13 +56,13 @@ def count(result: LabResult, patient: str, mark: str | None = None) -> Resource:
         reason = "not-performed" if result.status is ResultStatus.CANCELLED else "unknown"
         found["dataAbsentReason"] = concept(coding(_ABSENT, reason))
     else:
-        found |= _measured(result.anc, mark)
+        found |= _measured(result.anc, mark, words)
     if result.doubts:
         found["note"] = [{"text": f"{result.trust.value}: {', '.join(result.doubts)}"}]
     return found
 
 
-def _measured(anc: AbsoluteNeutrophilCount, mark: str | None) -> Resource:
+def _measured(anc: AbsoluteNeutrophilCount, mark: str | None, words: Words) -> Resource:
     quantity: Resource = {
         "value": giga_per_litre(anc.per_mm3),
         "unit": UCUM_UNIT,
@@ -73,8 +75,11 @@ def _measured(anc: AbsoluteNeutrophilCount, mark: str | None) -> Resource:
     if mark is not None:
         measured["interpretation"] = [_LETTERS[mark]]
     if anc.derived:
-        worst = f"; at worst {giga_per_litre(anc.lower_bound)} {UCUM_UNIT}" if anc.lower_bound is not None else ""
-        measured["method"] = {"text": f"Computed from leukocytes and the neutrophil fraction{worst}"}
+        text = words.computed
+        if anc.lower_bound is not None:
+            worst = str(giga_per_litre(anc.lower_bound)).replace(".", words.decimal_mark)
+            text = words.computed_worst.format(value=f"{worst} {UCUM_UNIT}")
+        measured["method"] = {"text": text}
     return measured
 
 

@@ -44,7 +44,6 @@ _OPEN: Final = frozenset({"draft", "active", "on-hold"})
 _CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/communication-category"
 _COUNT: Final = coding("http://loinc.org", "58410-2", "CBC panel - Blood by Automated count")
 _NOTE: Final = coding("http://loinc.org", "34109-9", "Note")
-_COUNT_TEXT: Final = {"fr": "NFS avec PNN", "en": "Blood count with neutrophils"}
 _ALERT, _REMINDER = (concept(coding(_CATEGORY, code)) for code in ("alert", "reminder"))
 
 
@@ -239,7 +238,7 @@ def _proposal(alert: Alert, to: Targets, settings: FhirProfile, standing: Sequen
         "status": "active",
         "intent": "proposal",
         "priority": PRIORITY[alert.level],
-        "code": concept(_COUNT, text=_COUNT_TEXT.get(alert.language, _COUNT_TEXT["en"])),
+        "code": concept(_COUNT, text=settings.words_in(alert.language).count_to_order),
         "subject": reference(to.patient),
         **when,
         "authoredOn": to.updated,

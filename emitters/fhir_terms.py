@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from rules.model import AlertLevel
 from rules.named_ids import namer
+from rules.wording import WORDS, Words
 
 __all__ = [
     "BASE",
@@ -73,6 +74,11 @@ class FhirProfile:
     level: Level = Level.L2
     document: bool = False
     answer_within_min: Mapping[str, int] = field(default_factory=lambda: _ANSWER_WITHIN_MIN)
+    words: Mapping[str, Words] = field(default_factory=lambda: WORDS)
+
+    def words_in(self, language: str) -> Words:
+        """The site's."""
+        return self.words.get(language, self.words["en"])
 
     def minutes_to_answer(self, level: AlertLevel) -> int | None:
         return self.answer_within_min.get(level.value)

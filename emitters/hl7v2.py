@@ -23,8 +23,8 @@ from emitters.v2_parts import (
     stamp,
     text_of,
 )
-from emitters.v2_words import WORDS, Words
 from rules.model import Alert, AlertFamily, AlertKind, LabResult
+from rules.words import Words
 
 __all__ = ["CHARSETS", "V2Profile", "alert_message", "filler_number"]
 
@@ -38,15 +38,15 @@ def alert_message(alert: Alert, *, control_id: str, profile: V2Profile) -> bytes
     """
     if re.fullmatch(r"[A-Za-z0-9.-]{1,20}", control_id) is None:
         raise ValueError("a control id is 1 to 20 letters, digits, dots or hyphens")
-    words = WORDS.get(alert.language, WORDS["en"])
+    words = profile.words.get(alert.language, profile.words["en"])
     at = stamp(alert.updated_at)
     build = _document if profile.shape == "MDM_T02" else _results
     segments = build(alert, control_id, profile, words, at)
-    note = text_of(words.disclaimer)
+    note = text_of(words.v2["disclaimer"])
     if profile.shape == "MDM_T02" and profile.version < "2.5":
         # Its MDM_T02 has no place for an NTE.
         number = sum(segment.startswith("OBX|") for segment in segments) + 1
-        code = f"ANC-NOTE^{text_of(words.note)}^{_OURS}"
+        code = f"ANC-NOTE^{text_of(words.v2['note'])}^{_OURS}"
         segments.append(obx(number, "TX", code, "", note, "", "", "", "F", at))
     else:
         segments.append(f"NTE|1|L|{note}")
@@ -119,7 +119,7 @@ def _obr(alert: Alert, profile: V2Profile, words: Words, at: str) -> str:
     result = alert.result
     collected = stamp(result.collected_at, result.time_known) if result and result.collected_at else ""
     fields = [""] * 30
-    fields[0:5] = ["OBR", "1", "", own_number(alert, profile), f"ANC-ALERT^{text_of(words.service)}^{_OURS}"]
+    fields[0:5] = ["OBR", "1", "", own_number(alert, profile), f"ANC-ALERT^{text_of(words.v2['service'])}^{_OURS}"]
     fields[7] = collected
     fields[22] = at
     fields[25] = "X" if deleted(alert) else "F" if alert.kind is AlertKind.RAISED else "C"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final, Literal
 
 from emitters.charsets import CHARSETS
 from emitters.counts import UCUM_UNIT, giga_per_litre, letter
-from emitters.v2_words import Words
 from rules.model import Alert, AlertFamily, AlertKind, AlertLevel, LabResult, PatientIdentifier, ResultStatus, Subject
 from rules.silence import ENDED, about_system
+from rules.wording import WORDS, Words
 
 __all__ = [
     "Row",
@@ -55,6 +55,8 @@ class V2Profile:
     country: str = "FRA"
     accept_ack: str = ""
     profile_id: str = "NEUTROFLAG_ALERT_1"
+    words: Mapping[str, Words] = field(default_factory=lambda: WORDS)
+    """The site's, by language."""
 
     def __post_init__(self) -> None:
         if self.charset not in CHARSETS:
@@ -165,31 +167,31 @@ def rows(alert: Alert, profile: V2Profile, words: Words, at: str) -> list[Row]:
     status, text_status = _statuses(alert)
     withdrawn, answered = alert.kind is AlertKind.WITHDRAWN, alert.kind is AlertKind.ANSWERED
     system = about_system(alert.family, alert.reason)
-    family = words.system if system else words.decisions[alert.family]
+    family = words.v2_conclusions["system" if system else alert.family.value]
     decision = f"{'SYSTEM' if system else alert.family.value}^{text_of(family)}^{_OURS}"
     if withdrawn and not deleted(alert):
-        code, what = ("ANC-ENDED", words.ended) if _ended(alert) else ("ANC-WITHDRAWN", words.withdrawn)
+        code, what = ("ANC-ENDED", words.v2["ended"]) if _ended(alert) else ("ANC-WITHDRAWN", words.v2["withdrawn"])
         decision = f"{code}^{text_of(f'{what} ({family})')}^{_OURS}"
     elif answered:
-        decision = f"ANC-ANSWERED^{text_of(f'{words.answered} ({family})')}^{_OURS}"
+        decision = f"ANC-ANSWERED^{text_of(words.v2['answered'] + f' ({family})')}^{_OURS}"
     flag = "" if withdrawn or answered else _DECISION_FLAG.get(alert.level, "")
-    found = [(profile.coded_type, _ours("ANC-DECISION", words.decision), "", decision, "", "", flag, status, at)]
+    found = [(profile.coded_type, _ours("ANC-DECISION", words.v2["decision"]), "", decision, "", "", flag, status, at)]
     if alert.family is AlertFamily.REVIEW and alert.reason and not withdrawn:
         reason = f"{text_of(alert.reason)}^{text_of(alert.reason)}^{_OURS}"
-        found.append((profile.coded_type, _ours("ANC-REASON", "Reason"), "", reason, "", "", "", status, at))
+        found.append((profile.coded_type, _ours("ANC-REASON", words.v2["reason"]), "", reason, "", "", "", status, at))
     if (count := _count(alert, words)) is not None:
         found.append(count)
-    found.append(("TX", _ours("ANC-TEXT", words.text), "", _lines(alert, words), "", "", "", text_status, at))
+    found.append(("TX", _ours("ANC-TEXT", words.v2["text"]), "", _lines(alert, words), "", "", "", text_status, at))
     assessment = alert.assessment
     due = assessment.next_due.isoformat().replace("-", "") if assessment and assessment.next_due else ""
     # A date that no longer holds is taken back in so many words: a row left out would stay as it was.
     gone = not due and alert.kind is not AlertKind.RAISED and alert.family is not AlertFamily.REVIEW
     if due or gone:
         due_status = "D" if gone and not deleted(alert) else status
-        found.append((profile.date_type, _ours("ANC-NEXT-DUE", words.due), "", due, "", "", "", due_status, at))
+        found.append((profile.date_type, _ours("ANC-NEXT-DUE", words.v2["due"]), "", due, "", "", "", due_status, at))
     if assessment is not None:
         rule = text_of(f"{assessment.rule} {assessment.protocol}")
-        found.append(("ST", _ours("ANC-RULE", words.rule), "", rule, "", "", "", status, at))
+        found.append(("ST", _ours("ANC-RULE", words.v2["rule"]), "", rule, "", "", "", status, at))
     return found
 
 
@@ -216,12 +218,12 @@ def _count(alert: Alert, words: Words) -> Row | None:
         if alert.kind is AlertKind.RAISED:
             return None
         status = _statuses(alert)[0] if deleted(alert) else "D"
-        code = f"26499-4^{text_of(words.count)}^LN"
+        code = f"26499-4^{text_of(words.v2_count)}^LN"
         return "NM", code, text_of(result.sub_id), "", f"{UCUM_UNIT}^^UCUM", "", "", status, stamp(alert.updated_at)
     anc, threshold = result.anc, alert.assessment.threshold_per_mm3 if alert.assessment else None
     value = f"{giga_per_litre(anc.per_mm3):f}"
     kind, sent = ("SN", f"{anc.comparator}^{value}") if anc.comparator else ("NM", value)
-    code = f"26499-4^{text_of(words.count)}^LN"
+    code = f"26499-4^{text_of(words.v2_count)}^LN"
     if result.code and result.code != "26499-4" and not anc.derived and "code-unit-conflict" not in result.doubts:
         system = "LN" if result.code_system == "http://loinc.org" else result.code_system or "L"
         code += f"^{text_of(result.code)}^{text_of(result.display)}^{text_of(system)}"
@@ -260,7 +262,7 @@ def _lines(alert: Alert, words: Words) -> str:
     """Title and text as repetitions: in a TX field each repetition is a line (HL7 v2.5, 2.A.80)."""
     text = alert.text if alert.text.startswith(alert.title) else f"{alert.title}\n{alert.text}"
     if alert.kind is AlertKind.WITHDRAWN:
-        text = f"{words.ended if _ended(alert) else words.withdrawn}\n{text}"
+        text = f"{words.v2['ended' if _ended(alert) else 'withdrawn']}\n{text}"
     if alert.family is AlertFamily.REVIEW:
         text = "\n".join(filter(None, (text, alert.source, alert.where)))
     return "~".join(piece for line in text.splitlines() if line.strip() for piece in _folded(line.strip().split(" ")))

@@ -28,6 +28,7 @@ from engine.observe import Meters
 from engine.retention import Retention
 from engine.sites import load_sites
 from engine.switch import Switch
+from engine.texts import wordings_of
 from engine.timekeeper import Timekeeper
 from engine.watch import Watch
 from engine.worker import Worker
@@ -170,6 +171,7 @@ def fhir_profile(item: FhirDestination | KafkaDestination, settings: Settings) -
         engine_version=version("neutroflag"),
         owner=routing_of(settings).reference(item.owner),
         zone=settings.zone,
+        words=wordings_of(settings).words,
     )
 
 
@@ -205,7 +207,7 @@ def _sink_of(item: Destination, settings: Settings) -> Sink:
                     port=item.port,
                     tls=tls.mllp_client(item),
                     timeout_s=item.timeout_s,
-                    profile=v2_profile(item),
+                    profile=v2_profile(item, settings),
                     enhanced=item.ack == "enhanced",
                 )
             )
@@ -248,7 +250,7 @@ def _publisher(
     return Publisher(item.name, store, topic, _policy(item), meters, leads=leads)
 
 
-def v2_profile(item: MllpDestination) -> V2Profile:
+def v2_profile(item: MllpDestination, settings: Settings) -> V2Profile:
     return V2Profile(
         shape=item.shape,
         sending_application=item.sending_application,
@@ -257,6 +259,7 @@ def v2_profile(item: MllpDestination) -> V2Profile:
         receiving_facility=item.receiving_facility,
         version=item.version,
         charset=item.charset,
+        words=wordings_of(settings).words,
     )
 
 

@@ -500,6 +500,17 @@ def config_show(
     raise typer.Exit(config_show_command(config, origin, json, stdout=sys.stdout, stderr=sys.stderr))
 
 
+@config_app.command("texts")
+def config_texts(
+    config: Config = None,
+    language: Annotated[str, typer.Option("--language", help="fr or en; without it both.")] = "",
+) -> None:
+    """Every text that a prescriber may read, as the file by which a site replaces them (locale.texts)."""
+    from engine.cli_state import config_texts_command
+
+    raise typer.Exit(config_texts_command(config, language, stdout=sys.stdout, stderr=sys.stderr))
+
+
 Since = Annotated[str, typer.Option("--since", help="From this day on (UTC), as 2026-11-22.")]
 
 

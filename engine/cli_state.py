@@ -355,6 +355,21 @@ def config_show_command(config: Path | None, origin: bool, json: bool, *, stdout
 
 
 @_guarded
+def config_texts_command(config: Path | None, language: str, *, stdout: TextIO, stderr: TextIO) -> int:
+    from engine.texts import wordings_of
+    from rules.texts import listed
+
+    try:
+        wordings = wordings_of(_settings(config))
+    except ConfigError as error:
+        raise _Stop(USAGE, str(error)) from None
+    if language and language not in wordings.words:
+        raise _Stop(USAGE, f"--language: none of {', '.join(wordings.words)}: {language!r}")
+    print(listed(wordings, [language] if language else wordings.words), end="", file=stdout)
+    return OK
+
+
+@_guarded
 def health_command(config: Path | None, *, stdout: TextIO, stderr: TextIO) -> int:
     import httpx2
 

@@ -63,21 +63,19 @@ class Escalation:
     ) -> AlertRecord:
         before, routing = entry.alert, self.notifier.routing
         owner = routing.next_owner(before.asked, now) if routing is not None else "".join(before.asked[-1:])
+        words = self.notifier.words(before.language)
         since = before.raised_at.astimezone(self.zone)
         if by:
-            title, text = handed_back_words(
-                before.title, before.text, since=since, owner=owner, language=before.language
-            )
+            title, text = handed_back_words(before, words, since=since, owner=owner)
         else:
-            title, text = unanswered_words(
-                before.title, before.text, since=since, hours=hours, owner=owner, language=before.language
-            )
+            title, text = unanswered_words(before, words, since=since, hours=hours, owner=owner)
         alert = dataclasses.replace(
             before,
             revision=before.revision + 1,
             kind=AlertKind.UPDATED,
             title=title,
             text=text,
+            bare=before.bare_words,
             updated_at=now,
             answer_by=now + self.again.get(before.level, _HOUR),
             escalation=before.escalation + 1,

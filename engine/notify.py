@@ -37,6 +37,7 @@ from rules.model import (
 )
 from rules.texts import SHIPPED, Wordings
 from rules.withdrawal import ANSWERED_WITHDRAWN, acted_on, moved, withdrawal
+from rules.words import Words
 from store.port import AlertRecord, Answer, Delivery, PatientRecord, Step, Work
 from store.values import new_id
 
@@ -69,6 +70,10 @@ class Notifier:
     """Destinations that are told when an alert is answered, since something of it may stand open there; False: not of an
     answer given there that ended all there was, the one Task."""
     zone: tzinfo = UTC
+
+    def words(self, language: str = "") -> Words:
+        """In this language (an alert keeps its own), the site's where nothing is said."""
+        return self.wordings.words[language or self.language]
 
     def raise_for(
         self,
@@ -196,7 +201,7 @@ class Notifier:
         work: Work,
     ) -> None:
         """Clozapine was handed over although a stop is on record. Told again by the pharmacy, it is the same alert."""
-        draft = dispensed_alert(record.id, on=on, stop=stop, key=key, for_ever=for_ever, language=self.language)
+        draft = dispensed_alert(record.id, self.words(), on=on, stop=stop, key=key, for_ever=for_ever)
         if draft.id in record.alerts or record.course.state is CourseState.DECEASED:
             return
         alert = Alert(
@@ -242,7 +247,7 @@ class Notifier:
             if before.family is AlertFamily.REVIEW:
                 continue
             wrong = replaced_by.status is ResultStatus.ENTERED_IN_ERROR
-            title, text = withdrawal(before, replaced_by, language=self.language)
+            title, text = withdrawal(before, replaced_by, self.words())
             review = _to_be_reviewed(record, standing)
             self.withdrawn(
                 record,
@@ -262,7 +267,7 @@ class Notifier:
 
     def take_back(self, record: PatientRecord, standing: AlertRecord, *, now: datetime, work: Work) -> None:
         """An open alert that goes on under another patient's record (a merge, or its undoing)."""
-        words = moved(standing.alert, language=self.language)
+        words = moved(standing.alert, self.words())
         self.withdrawn(record, standing, words, now=now, work=work, reason="entered-in-error", subject=_subject(record))
 
     def withdrawn(
@@ -285,6 +290,7 @@ class Notifier:
             kind=AlertKind.WITHDRAWN,
             title=title,
             text=text,
+            bare=(),
             updated_at=now,
             **facts,
         )
@@ -296,7 +302,7 @@ class Notifier:
         self, record: PatientRecord, before: Alert, number: str, now: datetime, work: Work, *, answered: bool
     ) -> None:
         """Somebody may have acted on what is now taken back: that is for a person to look at again."""
-        title, text = acted_on(before, language=self.language, answered=answered)
+        title, text = acted_on(before, self.words(), answered=answered)
         alert = dataclasses.replace(
             before,
             id=number,
@@ -306,6 +312,7 @@ class Notifier:
             level=AlertLevel.AMBER,
             title=title,
             text=text,
+            bare=(),
             subject=_subject(record),
             raised_at=now,
             updated_at=now,
@@ -336,12 +343,11 @@ class Notifier:
         if names:
             alert = dataclasses.replace(alert, revision=alert.revision + 1)
             title, text = answered_words(
-                alert.title,
-                alert.text,
+                alert,
+                self.words(alert.language),
                 at=given.at.astimezone(self.zone),
                 by=given.by,
                 decision=Decision(given.decision),
-                language=alert.language,
             )
             word = dataclasses.replace(
                 alert, kind=AlertKind.ANSWERED, title=title, text=text, updated_at=given.at, answer_by=None
@@ -430,7 +436,7 @@ class Notifier:
 
     def _copy(self, entry: AlertRecord, recipient: str, role: str, work: Work, *, but: str) -> None:
         """For a second recipient: no answer of theirs is awaited, and none ends the alert."""
-        title, text = copy_words(entry.alert, recipient)
+        title, text = copy_words(entry.alert, self.words(entry.alert.language), recipient)
         alert = dataclasses.replace(
             self.put_to(entry.alert, role),
             title=title,

@@ -72,7 +72,7 @@ def shapes(settings: Settings) -> list[str]:
                 built = transaction(alert, patient_reference="Patient/example", settings=replace(profile, level=level))
                 complaints += judge_fhir(encode(built))
         else:
-            complaints = judge_v2(alert_message(alert, control_id="0" * 20, profile=v2_profile(item)))
+            complaints = judge_v2(alert_message(alert, control_id="0" * 20, profile=v2_profile(item, settings)))
         found += [f"destination[{number}] {item.name}: {complaint}" for complaint in complaints]
     return found
 

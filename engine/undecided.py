@@ -38,7 +38,7 @@ def ask(notifier: Notifier, record: PatientRecord, before: Alert, *, by: str, no
     standing = record.alerts.get(number)
     if standing is not None and standing.state == "open":
         return
-    title, text = undecided_words(before.title, before.text, by=by, language=before.language)
+    title, text = undecided_words(before, notifier.words(before.language), by=by)
     alert = dataclasses.replace(
         before,
         id=number,
@@ -47,6 +47,7 @@ def ask(notifier: Notifier, record: PatientRecord, before: Alert, *, by: str, no
         family=AlertFamily.REVIEW,
         title=title,
         text=text,
+        bare=(),
         raised_at=now,
         updated_at=now,
         assessment=None,
@@ -69,7 +70,7 @@ def settle(notifier: Notifier, record: PatientRecord, stop: str, *, now: datetim
     standing = record.alerts.get(_number(record, stop))
     if standing is None or standing.state != "open":
         return
-    words = ended_elsewhere_words(standing.alert.title, language=standing.alert.language)
+    words = ended_elsewhere_words(standing.alert.title, notifier.words(standing.alert.language))
     notifier.withdrawn(record, standing, words, now=now, work=work, reason=ENDED)
 
 

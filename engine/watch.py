@@ -384,10 +384,10 @@ class Watch:
         work = Work(at=now)
         draft: AlertDraft = system_alert(
             reason,
+            self._notifier.words(),
             name=name,
             key=f"{kind}|{subject}|{to_ms(now)}",
             since=since.astimezone(self._zone),
-            language=self._notifier.language,
         )
         alert = Alert(
             id=draft.id,
@@ -425,9 +425,17 @@ class Watch:
         if standing is None or standing.state == "withdrawn":
             return work
         before = standing.alert
-        title, text = system_ended_words(before.reason, before.title, name=body["name"], language=before.language)
+        title, text = system_ended_words(
+            before.reason, before.title, self._notifier.words(before.language), name=body["name"]
+        )
         alert = dataclasses.replace(
-            before, revision=before.revision + 1, kind=AlertKind.WITHDRAWN, title=title, text=text, updated_at=now
+            before,
+            revision=before.revision + 1,
+            kind=AlertKind.WITHDRAWN,
+            title=title,
+            text=text,
+            bare=(),
+            updated_at=now,
         )
         self._notifier.send(dataclasses.replace(standing, alert=alert, state="withdrawn"), work, but=body["but"])
         return work

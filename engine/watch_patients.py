@@ -208,7 +208,7 @@ class PatientWatch:
         self.notifier.withdrawn(
             record,
             standing,
-            ended_words(before.title, arrived=arrived, language=before.language),
+            ended_words(before.title, self.notifier.words(before.language), arrived=arrived),
             now=now,
             work=work,
             # The date that was missed must not stand on; the next one does.

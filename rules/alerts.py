@@ -15,7 +15,7 @@ from rules.explain import plain
 from rules.model import AlertFamily, AlertLevel, Assessment, LabResult
 from rules.named_ids import namer
 from rules.texts import SHIPPED, Wordings
-from rules.wording import Words
+from rules.words import Words
 
 __all__ = ["NAMESPACE", "AlertDraft", "alert_id", "alerts_for", "review_alert", "wording_of"]
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from rules.english import ENGLISH
+from rules.french import FRENCH
 from rules.model import AlertFamily, AlertLevel
 
 __all__ = ["DECISION_WORDS", "UNDECIDED", "Decision", "decision_of", "decisions_for", "needs_reason"]
@@ -32,13 +34,7 @@ class Decision(enum.StrEnum):
 
 
 DECISION_WORDS: Final[Mapping[Decision, tuple[str, str]]] = {
-    Decision.STOPPED: ("Clozapine arrêtée", "Clozapine stopped"),
-    Decision.PATIENT_REACHED: ("Patient joint", "Patient reached"),
-    Decision.COUNT_ORDERED: ("Numération prescrite", "Count ordered"),
-    Decision.CONTINUED: ("Traitement poursuivi", "Treatment continued"),
-    Decision.DISPUTED: ("Résultat contesté", "Result disputed"),
-    Decision.NOT_MY_PATIENT: ("Pas mon patient : l’alerte reste ouverte", "Not my patient: the alert stays open"),
-    Decision.NOTED: ("Pris connaissance", "Noted"),
+    decision: (FRENCH.decisions[decision.value], ENGLISH.decisions[decision.value]) for decision in Decision
 }
 """French and English."""
 

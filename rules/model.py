@@ -420,6 +420,13 @@ class Alert:
     """Destinations that were told of it: they are told of what becomes of it, too."""
     followed_by: str = ""
     """Of a withdrawal: the alert by which the decision that it called for is put to a person again."""
+    bare: tuple[str, ...] = ()
+    """Title and text without the words that say who is asked and since when; empty: as they stand above."""
+
+    @property
+    def bare_words(self) -> tuple[str, str]:
+        title, text = self.bare or (self.title, self.text)
+        return title, text
 
     @property
     def pressing(self) -> AlertLevel:

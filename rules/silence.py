@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 
 from rules.alerts import AlertDraft, alert_id
 from rules.model import AlertFamily, AlertLevel, Assessment, CourseState, TreatmentCourse
-from rules.wording import moment_words
+from rules.words import Words
 
 __all__ = [
     "AT_ONCE",
@@ -96,76 +96,25 @@ def _earlier(verdict: Assessment) -> date | None:
     return min((day for day in (verdict.next_due, verdict.recommended_recheck_by) if day is not None), default=None)
 
 
-_ENDED_TITLE = {"fr": "CLOS : {title}", "en": "CLOSED: {title}"}
-_ARRIVED = {
-    "fr": "La numération qui manquait est arrivée : ce rappel est clos. Son résultat est jugé à part.",
-    "en": "The count that was missing has arrived: this reminder is closed. Its result is judged by itself.",
-}
-_NOT_EXPECTED = {
-    "fr": "Le dossier a changé : la numération n'est plus attendue comme annoncé. Ce rappel est clos.",
-    "en": "The record has changed: the count is no longer expected as announced. This reminder is closed.",
-}
+def ended_elsewhere_words(title: str, words: Words) -> tuple[str, str]:
+    return words.ended_title.format(title=title), words.elsewhere
 
 
-_ELSEWHERE = {
-    "fr": "La question est posée de nouveau par une autre alerte de ce patient : celle-ci est close.",
-    "en": "The question is asked anew by another alert of this patient: this one is closed.",
-}
-
-
-def ended_elsewhere_words(title: str, *, language: str) -> tuple[str, str]:
-    return _ENDED_TITLE[language].format(title=title), _ELSEWHERE[language]
-
-
-def ended_words(title: str, *, arrived: bool, language: str) -> tuple[str, str]:
+def ended_words(title: str, words: Words, *, arrived: bool) -> tuple[str, str]:
     """Title and text for the end of a reminder that was called ``title``."""
-    return _ENDED_TITLE[language].format(title=title), (_ARRIVED if arrived else _NOT_EXPECTED)[language]
+    return words.ended_title.format(title=title), words.arrived if arrived else words.not_expected
 
 
-_SYSTEM_TITLE = {
-    FEED_SILENT: {"fr": "Plus de messages de {name}", "en": "No more messages from {name}"},
-    DESTINATION_DOWN: {
-        "fr": "La destination {name} ne reçoit plus les alertes",
-        "en": "The destination {name} takes no alerts",
-    },
-}
-_SYSTEM_TEXT = {
-    FEED_SILENT: {
-        "fr": "Surveillance technique, aucun patient en particulier. Aucun message de {name} depuis le {since}, plus "
-        "longtemps que d'habitude. Des résultats peuvent manquer sans que rien d'autre ne le montre : vérifier la "
-        "liaison avec le laboratoire.",
-        "en": "Technical watch, no patient in particular. No message from {name} since {since}, longer than is usual. "
-        "Results may be missing with nothing else to show it: check the connection with the laboratory.",
-    },
-    DESTINATION_DOWN: {
-        "fr": "Surveillance technique, aucun patient en particulier. Des alertes attendent d'être reçues par {name} "
-        "depuis le {since}. Elles ne sont pas perdues ; tant que dure la panne, les consulter dans NeutroFlag.",
-        "en": "Technical watch, no patient in particular. Alerts for {name} have been waiting to be taken since {since}. "
-        "They are not lost; while this lasts, read them in NeutroFlag.",
-    },
-}
-_SYSTEM_ENDED = {
-    FEED_SILENT: {
-        "fr": "Des messages de {name} arrivent de nouveau.",
-        "en": "Messages from {name} arrive again.",
-    },
-    DESTINATION_DOWN: {
-        "fr": "La destination {name} reçoit de nouveau les alertes.",
-        "en": "The destination {name} takes alerts again.",
-    },
-}
-
-
-def system_alert(reason: str, *, name: str, key: str, since: datetime, language: str) -> AlertDraft:
+def system_alert(reason: str, words: Words, *, name: str, key: str, since: datetime) -> AlertDraft:
     """A connection that is quiet, as a task for a person. ``since``: local time; ``key`` names the occurrence."""
     return AlertDraft(
         id=alert_id("", AlertFamily.REVIEW, key),
         family=AlertFamily.REVIEW,
         level=AlertLevel.AMBER,
-        title=_SYSTEM_TITLE[reason][language].format(name=name),
-        text=_SYSTEM_TEXT[reason][language].format(name=name, since=moment_words(since, language)),
+        title=words.system_titles[reason].format(name=name),
+        text=words.system[reason].format(name=name, since=words.moment(since)),
     )
 
 
-def system_ended_words(reason: str, title: str, *, name: str, language: str) -> tuple[str, str]:
-    return _ENDED_TITLE[language].format(title=title), _SYSTEM_ENDED[reason][language].format(name=name)
+def system_ended_words(reason: str, title: str, words: Words, *, name: str) -> tuple[str, str]:
+    return words.ended_title.format(title=title), words.system_ended[reason].format(name=name)

@@ -5,14 +5,15 @@
     [fr.actions.DO_NOT_INITIATE]
     do = "Ne pas instaurer ; appeler le pharmacien."
 
-Keys are those of ``rules.wording`` and the verbs of ``rules.actions``; what is not named stays as it was shipped. A date
-cannot drop out of a sentence, and a sentence cannot be emptied.
+Keys are those of ``rules.words`` and the verbs of ``rules.actions``; ``listed`` gives them all. What is not named stays as
+it was shipped. A date cannot drop out of a sentence, and a sentence cannot be emptied.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import string
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,10 +23,10 @@ from typing import Any
 from rules.actions import ACTIONS, Wording
 from rules.wording import WORDS, Words
 
-__all__ = ["SHIPPED", "TextsError", "Wordings", "parse"]
+__all__ = ["SHIPPED", "TextsError", "Wordings", "listed", "parse"]
 
-_FIXED = frozenset({"decimal_mark", "date_format", "anc"})
-"""Not sentences: how numbers and days are written is the language's, not the site's."""
+_FIXED = frozenset({"decimal_mark", "date_format", "moment_format", "anc", "v2_count"})
+"""Not sentences: how numbers and days are written is the language's, not the site's, and a code has its own name."""
 
 
 class TextsError(Exception):
@@ -72,6 +73,27 @@ def parse(text: str) -> Wordings:
     return Wordings(words, actions)
 
 
+def listed(wordings: Wordings, languages: Iterable[str]) -> str:
+    """Every text that a site may replace, as the file that says them: ``parse`` of it gives the same wordings."""
+    lines: list[str] = []
+    for language in languages:
+        texts = {
+            name: text for name, text in dataclasses.asdict(wordings.words[language]).items() if name not in _FIXED
+        }
+        lines += _section(language, {name: text for name, text in texts.items() if isinstance(text, str)})
+        for name, table in texts.items():
+            if isinstance(table, dict):
+                lines += _section(f"{language}.{name}", table)
+        for action, by_language in wordings.actions.items():
+            lines += _section(f"{language}.actions.{action}", dataclasses.asdict(by_language[language]))
+    return "\n".join(lines)
+
+
+def _section(name: str, texts: Mapping[str, str]) -> list[str]:
+    # What JSON writes as a string TOML reads as one.
+    return [f"[{name}]", *(f"{key} = {json.dumps(text, ensure_ascii=False)}" for key, text in texts.items()), ""]
+
+
 def _changed(shipped: dict[str, Any], own: Mapping[str, Any], place: str, problems: list[str]) -> dict[str, Any]:
     """``shipped`` with the entries of ``own``, each held against the one whose place it takes."""
     changed = dict(shipped)
@@ -88,6 +110,8 @@ def _changed(shipped: dict[str, Any], own: Mapping[str, Any], place: str, proble
             problems.append(f"{here}: a text is wanted that says something")
         else:
             problems += (f"{here}: {problem}" for problem in _placeholders(shipped[name], value))
+            if "title" in here and "\n" in value:
+                problems.append(f"{here}: a title is one line")
             changed[name] = value
     return changed
 

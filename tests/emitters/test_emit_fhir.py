@@ -118,7 +118,7 @@ def test_a_percent_code_never_stands_beside_the_code_of_the_count(make):
     )
     observation = resource(build(make.alert(result=derived)), "Observation")
     assert [one["code"] for one in observation["code"]["coding"]] == ["26499-4"]
-    assert "0.835 10*9/L" in observation["method"]["text"]
+    assert "0,835 10*9/L" in observation["method"]["text"]
     doubted = make.result(code="770-8", doubts=("code-unit-conflict",), trust=Trust.PROVISIONAL)
     observation = resource(build(make.alert(result=doubted)), "Observation")
     assert [one["code"] for one in observation["code"]["coding"]] == ["26499-4"]

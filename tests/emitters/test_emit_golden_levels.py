@@ -27,6 +27,7 @@ from rules.asking import answered_words
 from rules.decisions import Decision
 from rules.model import Alert, AlertKind, AlertLevel, Assessment, ResultStatus, TreatmentCourse
 from rules.withdrawal import withdrawal
+from rules.wording import WORDS
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "alerts" / "levels"
 COUNTS = {
@@ -74,7 +75,7 @@ def built(make, case: str, language: str) -> Alert:
     if case != "withdrawn":
         return alert
     corrected = make.result(status=ResultStatus.CORRECTED, anc=make.count("2400"), collected_at=at, issued_at=at)
-    title, text = withdrawal(alert, corrected, language=language)
+    title, text = withdrawal(alert, corrected, WORDS[language])
     return make.alert(
         id=alert.id,
         revision=2,
@@ -94,9 +95,7 @@ def built(make, case: str, language: str) -> Alert:
 
 def answered(alert: Alert) -> Alert:
     at = alert.updated_at + timedelta(minutes=40)
-    title, text = answered_words(
-        alert.title, alert.text, at=at, by="Dr Hoda", decision=Decision.STOPPED, language=alert.language
-    )
+    title, text = answered_words(alert, WORDS[alert.language], at=at, by="Dr Hoda", decision=Decision.STOPPED)
     return replace(alert, revision=2, kind=AlertKind.ANSWERED, title=title, text=text, updated_at=at)
 
 

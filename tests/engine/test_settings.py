@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
+from engine.cli_state import config_texts_command
 from engine.config import ConfigError, Settings, exposed, load
 from engine.serve import refusals
 from engine.texts import wordings_of
@@ -142,3 +144,17 @@ def test_texts_of_the_site_are_read_before_anything_starts(tmp_path: Path) -> No
     texts.write_text('[fr]\ndue = "Le {day}."', encoding="utf-8")
     assert refusals(settings)[0] == []
     assert wordings_of(settings).words["fr"].due == "Le {day}."
+
+
+def test_the_texts_are_listed_as_the_file_that_replaces_them(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.toml"
+    file = written(tmp_path, f'[locale]\ntexts = "{texts}"')
+    texts.write_text('[fr]\ndue = "Le {day}."', encoding="utf-8")
+    out, err = io.StringIO(), io.StringIO()
+    assert config_texts_command(file, "fr", stdout=out, stderr=err) == 0
+    listed = out.getvalue()
+    assert 'due = "Le {day}."' in listed
+    texts.write_text(listed, encoding="utf-8")
+    assert wordings_of(load(file, {})).words["fr"].due == "Le {day}."
+    assert config_texts_command(file, "de", stdout=out, stderr=err) == 2
+    assert err.getvalue() == "--language: none of fr, en: 'de'\n"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import asdict
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from rules import alerts_for, assess, find_protocol
 from rules.actions import ACTIONS
 from rules.model import AbsoluteNeutrophilCount, Assessment, LabResult, ResultStatus, TreatmentCourse
-from rules.texts import SHIPPED, TextsError, Wordings, parse
+from rules.texts import SHIPPED, TextsError, Wordings, listed, parse
 from rules.wording import WORDS
 
 OWN = """
@@ -47,11 +49,29 @@ def test_what_is_named_is_said_in_its_place_and_the_rest_as_shipped() -> None:
 
 def test_an_empty_file_changes_nothing_and_the_shipped_texts_pass_their_own_check() -> None:
     assert stop(parse("")) == stop()
-    for language in WORDS:
-        texts = {name: text for name, text in asdict(WORDS[language]).items() if isinstance(text, str)}
-        for name in texts.keys() - {"decimal_mark", "date_format", "anc"}:
-            parse(f"[{language}]\n{name} = '''{texts[name]}'''")
+    assert parse(listed(SHIPPED, WORDS)) == SHIPPED
     assert set(ACTIONS) == set(SHIPPED.actions)
+
+
+def test_what_is_listed_is_what_can_be_replaced_and_both_languages_say_the_same_things() -> None:
+    own = parse(OWN)
+    assert parse(listed(own, ["fr"])) == own
+    french, english = (tomllib.loads(listed(SHIPPED, [language]))[language] for language in ("fr", "en"))
+    assert _keys(french) == _keys(english)
+    assert {"fr.again_title", "fr.copies.pharmacist", "fr.v2.disclaimer"} <= {f"fr.{key}" for key in _keys(french)}
+    fixed = {"decimal_mark", "date_format", "moment_format", "anc", "v2_count"}
+    assert set(asdict(WORDS["fr"])) - fixed == set(french) - {"actions"}
+
+
+def _keys(table: dict[str, Any], place: str = "") -> set[str]:
+    nested = [_keys(one, f"{place}{name}.") for name, one in table.items() if isinstance(one, dict)]
+    return {f"{place}{name}" for name, one in table.items() if isinstance(one, str)}.union(*nested)
+
+
+def test_the_two_languages_name_the_same_things_in_each_sentence() -> None:
+    """Each language's sentences, in the other's places, lose nothing."""
+    parse(listed(SHIPPED, ["fr"]).replace("[fr", "[en"))
+    parse(listed(SHIPPED, ["en"]).replace("[en", "[fr"))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +85,10 @@ def test_an_empty_file_changes_nothing_and_the_shipped_texts_pass_their_own_chec
         ('[fr]\ndue = "{day"', "fr.due: cannot be filled in (expected '}' before end of string)"),
         ('[fr]\ninfexion = "x"', "fr.infexion: no such text; did you mean infection?"),
         ('[fr]\ndecimal_mark = "."', "fr.decimal_mark: no such text"),
+        ('[fr]\nagain = "Depuis le {since}."', "fr.again: {hours} is missing: the alert would not say it"),
+        ('[fr]\nwithdrawn_title = "RETIRÉE"', "fr.withdrawn_title: {title} is missing: the alert would not say it"),
+        ('[fr]\nagain_title = "{since}\\n{title}"', "fr.again_title: a title is one line"),
+        ('[fr.system]\nfeed_silent = "x"', "fr.system.feed_silent: no such text; did you mean feed-silent?"),
         ('[fr.remarks]\nelderly_ = "x"', "fr.remarks.elderly_: no such text; did you mean elderly?"),
         ('[fr]\nremarks = "x"', "fr.remarks: a table of texts is wanted"),
         ('[de]\ndue = "{day}"', "de: not a language of the alerts"),

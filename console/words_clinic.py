@@ -391,6 +391,19 @@ _ALERT: dict[str, tuple[str, str]] = {
         "Traitement annoncé sous le nom local d’un autre expéditeur non authentifié",
         "Treatment told under the local name of another sender that proved nothing",
     ),
+    "clinic.reason.report-withdrawn": (
+        "Compte rendu d’hémogramme retiré, sans ses résultats",
+        "Blood count report taken back, without its results",
+    ),
+    "clinic.reason.notification-empty": (
+        "Notification sans le résultat qu’elle annonce : le demander à l’expéditeur",
+        "Notification without the result that it announces: ask its sender for it",
+    ),
+    "clinic.reason.code-missing": ("Valeur sans code dans un hémogramme", "Number without a code in a blood count"),
+    "clinic.reason.segment-joined": (
+        "Message abîmé : une ligne de résultat dans une autre, le redemander au laboratoire",
+        "Damaged message: one line of results inside another, ask the laboratory for it again",
+    ),
     "clinic.reason.death-reported": (
         "Décès annoncé par un autre système : à confirmer",
         "Death told by another system: to be confirmed",

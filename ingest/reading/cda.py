@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from ingest.reading.assembly import Assembly, assemble
 from ingest.reading.cdaparts import (
+    STATUS,
     codings_of,
     interpretation_of,
     number_in,
@@ -22,7 +23,8 @@ from ingest.reading.cdaparts import (
     time_of,
     unit_in,
 )
-from ingest.reading.names import speaks_of_neutrophils
+from ingest.reading.folding import fold
+from ingest.reading.names import is_prior, may_speak_of_neutrophils, speaks_of_neutrophils
 from ingest.reading.notes import says_aggregated, says_clotted
 from ingest.reading.outcome import Disposition, LedgerEntry, Problem, Reading
 from ingest.reading.panels import is_blood_count, is_laboratory_document
@@ -30,6 +32,7 @@ from ingest.reading.patients import INS, authority_of, is_test_identity
 from ingest.reading.recognition import Recognition, recognise
 from ingest.reading.rows import Row
 from ingest.reading.site import Site
+from ingest.reading.specimens import is_of_another_fluid
 from ingest.reading.specimens import specimen_of as kind_of_specimen
 from ingest.reading.times import Stamp, stamp_of
 from ingest.reading.xmltree import NotXml, local_name, tree_of
@@ -50,6 +53,8 @@ class Document:
     rows: list[Row] = field(default_factory=list)
     ledger: list[LedgerEntry] = field(default_factory=list)
     unread: tuple[str, str] | None = None
+    doubts: tuple[str, ...] = ()
+    """About whom it is."""
 
 
 def looks_like_cda(raw: bytes) -> bool:
@@ -69,7 +74,7 @@ def read_cda(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = No
             found, identifiers=site.named(found.identifiers), rows=[site.applied(row) for row in found.rows]
         )
     out = Assembly(ledger=list(found.ledger))
-    doubts = () if found.identifiers else ("patient-missing",)
+    doubts = found.doubts if found.identifiers else ("patient-missing",)
     if is_test_identity(found.identifiers):
         doubts = (*doubts, "test-identity")
     assemble(found.rows, found.identifiers, doubts, out)
@@ -119,6 +124,8 @@ class _Around:
     """The one collection that an act describes; None when it describes none or several."""
     holder: int = 0
     notes: tuple[str, ...] = ()
+    elsewhere: bool = False
+    """A section, an act or a battery about somebody else than the patient (``subject``): a donor, a mother, an animal."""
 
 
 class _Reader:
@@ -129,7 +136,10 @@ class _Reader:
     ) -> None:
         self.root, self.zone, self.site, self.prefix, self.laboratory = root, zone, site, prefix, laboratory
         self.numbers = {id(element): n for n, element in enumerate(root.iter("observation"), 1)}
-        self.document = Document(_identity(root.find("id")), _identifiers(root))
+        several = len(root.findall("recordTarget")) > 1
+        self.document = Document(
+            _identity(root.find("id")), _identifiers(root), doubts=("identity-conflict",) if several else ()
+        )
         self.chain = _identity(root.find("setId")) or self.document.name
         self.replaces = any(e.get("typeCode") == "RPLC" for e in root.findall("relatedDocument"))
         self.issued = stamp_of(_value(root.find("effectiveTime")), zone)
@@ -162,18 +172,22 @@ class _Reader:
                     yield from self._reached(child, self._within(child, around), depth + 1)
 
     def _within(self, holder: ET.Element, around: _Around) -> _Around:
+        elsewhere = around.elsewhere or holder.find("subject") is not None
         if holder.tag not in ("act", "organizer"):
-            return around
+            return replace(around, elsewhere=elsewhere)
         procedures = [p for link in holder if link.tag in _LINKS for p in link.findall("procedure")]
         procedure = procedures[0] if len(procedures) == 1 else None if procedures else around.procedure
         acts = [act for link in holder if link.tag in _LINKS for act in link.findall("act")]
         code = holder.find("statusCode")
+        said = (code.get("code") or "") if code is not None else ""
+        status = STATUS.get(said)
         return _Around(
             specimens=[*(_specimens(procedures, holder) or around.specimens)],
-            status=(code.get("code") or "") if code is not None and holder.tag == "organizer" else around.status,
+            status=said if status is not None and status.withdrawn else around.status,
             procedure=procedure,
             holder=id(procedure) if procedure is not None else id(holder),
             notes=(*around.notes, *(note for act in acts if (note := self._text(act)))),
+            elsewhere=elsewhere,
         )
 
     def _observation(self, observation: ET.Element, around: _Around) -> None:
@@ -185,6 +199,8 @@ class _Reader:
             recognition = self.site.recognised(codings, recognition)
         if recognition.claim is None:
             self._enter(observation, recognition.reason)
+        elif around.elsewhere or observation.find("subject") is not None:
+            self._enter(observation, "subject-not-a-patient")
         elif observation.get("moodCode", "EVN") != "EVN":
             self._enter(observation, "pending")
         elif observation.get("negationInd") == "true":
@@ -252,10 +268,18 @@ class _Reader:
     def _unread(self) -> tuple[str, str] | None:
         """Why a report without a neutrophil observation may hold a count all the same."""
         for section in self.root.iter("section"):
-            if section.find("entry") is None and any(
-                speaks_of_neutrophils(line) for line in _lines(section.find("text"))
-            ):
-                return "narrative-only", "a neutrophil count in the text, without a structured result"
+            head = fold(
+                f"{_words(section.find('title'))} {' '.join(c.display for c in codings_of(section.find('code'))[0])}"
+            )
+            for line in _lines(section.find("text")):
+                folded = fold(line) if may_speak_of_neutrophils(line) else ""
+                if (
+                    folded
+                    and speaks_of_neutrophils(line)
+                    and not is_prior(folded)
+                    and not is_of_another_fluid(f"{head} {folded}")
+                ):
+                    return "narrative-only", "a neutrophil count in the text, without a structured result"
         codings, text = codings_of(self.root.find("code"))
         laboratory = self.laboratory or is_laboratory_document(codings, text) or is_blood_count(codings, text)
         if laboratory and not self.numbers:

@@ -94,7 +94,19 @@ def unit_in(observation: ET.Element) -> tuple[str, Unit | None, bool]:
         return "", None, False
     holders = [value, *(b for b in (value.find("low"), value.find("high")) if b is not None)]
     sent = next((u for h in holders if (u := (h.get("unit") or "").strip())), "")
-    return sent, unit_of(sent), False
+    unit = unit_of(sent)
+    return sent, unit, unit is not None and any(_differs(value, unit, other) for other in value.findall("translation"))
+
+
+def _differs(value: ET.Element, unit: Unit, other: ET.Element) -> bool:
+    """Is the translation of a PQ another quantity, by more than the rounding of both?"""
+    names = (unit_of((other.get(name) or "").strip()) for name in ("code", "displayName", "unit"))
+    theirs = next((found for found in names if found is not None), None)
+    ours, again = number_of(value.get("value") or ""), number_of(other.get("value") or "")
+    if theirs is None or theirs.kind != unit.kind or isinstance(ours, Refusal) or isinstance(again, Refusal):
+        return False
+    slack = ours.step * unit.factor + again.step * theirs.factor
+    return abs(ours.value * unit.factor - again.value * theirs.factor) > slack
 
 
 def range_in(observation: ET.Element, unit: Unit | None) -> tuple[Decimal | None, Decimal | None]:
@@ -116,7 +128,7 @@ def _bound(side: ET.Element | None, unit: Unit | None) -> Decimal | None:
 
 
 def status_of(observation: ET.Element, battery: str) -> tuple[ResultStatus, tuple[str, ...]]:
-    """statusCode of the observation; a battery that was taken back is a doubt."""
+    """statusCode of the observation; a battery that was taken back is a doubt, and a value beside a reason for none."""
     element = observation.find("statusCode")
     given = (element.get("code") or "") if element is not None else ""
     status = STATUS.get(given)
@@ -126,6 +138,8 @@ def status_of(observation: ET.Element, battery: str) -> tuple[ResultStatus, tupl
     around = STATUS.get(battery)
     if around is not None and around.withdrawn and not status.withdrawn:
         doubts = (*doubts, "status-conflict")
+    if any(value.get("nullFlavor") and value.get("value") for value in observation.findall("value")):
+        doubts = (*doubts, "value-absent")
     return status, doubts
 
 

@@ -135,7 +135,7 @@ def under(
     spoiled: str = "",
 ) -> list[Row]:
     """The document's rows under the patient and the status of what carries it."""
-    if _contradicts(document.identifiers, patient):
+    if document.doubts or _contradicts(document.identifiers, patient):
         doubts = (*doubts, "identity-conflict")
     beside = {row.stamp.at: row.group for row in plain if row.stamp.at is not None}
     found = []

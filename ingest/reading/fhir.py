@@ -36,6 +36,7 @@ from ingest.reading.fhirparts import (
 )
 from ingest.reading.fhirregister import register_facts
 from ingest.reading.fhirtasks import replies_in
+from ingest.reading.fhirtold import in_words, unsaid
 from ingest.reading.outcome import LedgerEntry, Problem, Reading
 from ingest.reading.patients import is_ins_by_oid_alone, is_test_identity
 from ingest.reading.recognition import Recognition
@@ -51,8 +52,10 @@ _HINT = re.compile(
 )
 _DOUBTFUL = re.compile(rb'"code"\s*:\s*"(?:DOUT|DOUA|DPOT|COLP|COLV|USUR|FICT)"')
 _ByPatient = dict[tuple[tuple[PatientIdentifier, ...], tuple[str, ...]], list[Row]]
+# ``specimen-in-process`` is R6's.
+_AWAITED = ("registered", "specimen-in-process", None)
 _NONE: frozenset[int] = frozenset()
-_NOT_PATIENTS = ("Group/", "Device/", "Location/")
+_NOT_PATIENTS = ("Group", "Device", "Location", "Substance", "Procedure", "Organization", "Medication")
 
 
 def read_fhir(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = None) -> Reading:
@@ -122,6 +125,7 @@ class _Reader:
         if not self.out.results:
             self.out.problems += unread
         alone = len(self.index.items) == 1 and self.index.items[0].kind == "Observation"
+        self._told(alone=alone)
         facts = () if alone else tuple(register_facts(self.index))
         replies = () if alone else tuple(replies_in(self.index))
         disposition: Literal["results", "unassessable", "not_relevant"] = (
@@ -152,7 +156,7 @@ class _Reader:
                 if item.kind == "MessageHeader":
                     header = decode(item.raw, t.MessageHeader)
                     source = header.source or t.Source()
-                    self.sender = source.endpoint or source.name or ""
+                    self.sender = source.endpoint or source.endpointUrl or source.name or ""
                     self.control_id = self.control_id or header.id or ""
                     if is_test(header.meta):
                         self.production = False
@@ -186,7 +190,7 @@ class _Reader:
                 self._not_relevant(where, "panel")
             elif recognition.claim is None:
                 self._not_relevant(where, recognition.reason)
-            elif observation.status in ("registered", None) and not has_value(part):
+            elif observation.status in _AWAITED and not has_value(part):
                 self._not_relevant(where, "pending")
                 known, doubts = self._patient(observation, item)
                 if known and not doubts and observation.status == "registered":
@@ -232,7 +236,7 @@ class _Reader:
         subject = observation.subject
         if subject is None and (report := self._report(item)) is not None:
             subject = report.subject
-        if subject is not None and (subject.reference or "").startswith(_NOT_PATIENTS):
+        if subject is not None and _is_no_patient(subject):
             return None, ()
         known, patient = subject_of(self.index, subject, item)
         return known, self._doubts(known, patient)
@@ -325,6 +329,7 @@ class _Reader:
         text = (
             observation.effectiveInstant
             or period.start
+            or period.end
             or _only_event(observation.effectiveTiming)
             or collection.collectedDateTime
             or (collection.collectedPeriod or t.Period()).start
@@ -355,9 +360,27 @@ class _Reader:
                 problems.append(Problem(code, carried.where, f"{carried.where}: {words}", known))
         return problems
 
+    def _told(self, *, alone: bool) -> None:
+        """A count that is there in words only, or is only spoken of: for a person, where nothing was read or refused."""
+        told = [] if alone else list(unsaid(self.index))
+        if not self.out.results and not self.out.problems:
+            told += in_words(self.index, self._report)
+        for item, where, code, words in told:
+            entry = LedgerEntry(where, "unassessable", code)
+            self.out.ledger = [entry if one.where == where else one for one in self.out.ledger]
+            whose = self._whose(item)
+            self._note(whose)
+            self.out.problems.append(Problem(code, where, f"{where}: {words}", whose))
+
     def _malformed(self) -> None:
         for where in dict.fromkeys(self.index.malformed):
             self.out.problems.append(Problem("structure", where, f"{where}: not a FHIR resource"))
+
+
+def _is_no_patient(subject: t.Reference) -> bool:
+    """A group, a device, a place: by the reference's own type, else by the type that it names."""
+    kind = subject.type or "/".join((subject.reference or "").rsplit("/", 2)[-2:]).partition("/")[0]
+    return kind in _NOT_PATIENTS
 
 
 def _only_event(timing: t.Timing | None) -> str | None:

@@ -10,7 +10,7 @@ from ingest.reading import fhirtypes as t
 from ingest.reading.cda import Document
 from ingest.reading.documents import cda_in, unpacked
 from ingest.reading.fhirindex import UNDECODABLE, Index, Item, decode
-from ingest.reading.fhirparts import STATUS, codings_of
+from ingest.reading.fhirparts import STATUS, codings_of, recognise_code
 from ingest.reading.panels import is_blood_count, is_laboratory_document
 from ingest.reading.site import Site
 from rules.model import ResultStatus
@@ -48,8 +48,7 @@ def documents_of(index: Index) -> Iterator[Carried]:
         try:
             if item.kind == "DiagnosticReport":
                 report = decode(item.raw, t.DiagnosticReport)
-                structured = any(r.reference and index.find(r.reference, item) for r in report.result)
-                if report.presentedForm and not structured:
+                if report.presentedForm and not _structured(report, item, index):
                     forms = report.presentedForm
                     yield _carried(index, item, "presentedForm", report.code, report.subject, report.status, forms)
             elif item.kind == "DocumentReference":
@@ -59,6 +58,24 @@ def documents_of(index: Index) -> Iterator[Carried]:
                     yield _carried(index, item, "content", document.type, document.subject, "final", forms)
         except UNDECODABLE:
             continue
+
+
+def _structured(report: t.DiagnosticReport, item: Item, index: Index) -> bool:
+    """Do its results stand in the payload? Of a blood count, its neutrophils: haemoglobin leaves them to the document."""
+    found = [target for r in report.result if r.reference and (target := index.find(r.reference, item))]
+    codings, text = codings_of(report.code), (report.code.text or "") if report.code else ""
+    if not found or not is_blood_count(codings, text):
+        return bool(found)
+    return any(_measures_neutrophils(target) for target in found)
+
+
+def _measures_neutrophils(target: Item) -> bool:
+    try:
+        observation = decode(target.raw, t.Observation)
+    except UNDECODABLE:
+        return True
+    codes = (observation.code, *(part.code for part in observation.component))
+    return any(recognise_code(code).measures_neutrophils for code in codes)
 
 
 def _carried(

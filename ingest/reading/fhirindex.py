@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -100,6 +101,8 @@ def lay_out(raw: bytes) -> Index | NotFhir:
     """Every resource of ``raw``, bundles within bundles and contained resources included."""
     try:
         head = decode(raw, t.Head)
+    except msgspec.ValidationError as error:
+        return NotFhir("not-fhir", "$", f"$: {_harmless(error)}")
     except UNDECODABLE as error:
         return NotFhir("not-json", "$", f"$: {_harmless(error)}")
     if not head.resourceType:
@@ -181,14 +184,21 @@ def _add_parameters(index: Index, item: Item, depth: int) -> None:
         index.malformed.append(f"{prefix}Parameters")
         return
     for number, parameter in enumerate(parameters[:MAX_ENTRIES]):
-        if not t.present(parameter.resource):
-            continue
-        where = f"{prefix}parameter[{number}].resource"
-        head = _head(parameter.resource)
-        if head is None or _add(
-            index, Item(head.resourceType, where, bytes(parameter.resource), head.id or ""), head, depth - 1
-        ):
-            index.malformed.append(where)
+        for place, part in _parts(f"{prefix}parameter[{number}]", parameter, depth):
+            where = f"{place}.resource"
+            head = _head(part.resource)
+            if head is None or _add(
+                index, Item(head.resourceType, where, bytes(part.resource), head.id or ""), head, depth - 1
+            ):
+                index.malformed.append(where)
+
+
+def _parts(where: str, parameter: t.Parameter, depth: int) -> Iterator[tuple[str, t.Parameter]]:
+    """Those of a parameter and its parts that hold a resource."""
+    if t.present(parameter.resource):
+        yield where, parameter
+    for number, part in enumerate(parameter.part[:MAX_ENTRIES] if depth else ()):
+        yield from _parts(f"{where}.part[{number}]", part, depth - 1)
 
 
 class _Duplicate(Exception):

@@ -171,6 +171,8 @@ class DocumentReference(Struct, frozen=True):
 class Parameter(Struct, frozen=True):
     name: str | None = None
     resource: Raw = NOTHING
+    valueCode: str | None = None
+    part: list[Parameter] = field(default_factory=list)
 
 
 class Parameters(Struct, frozen=True):
@@ -193,6 +195,8 @@ class DiagnosticReport(Struct, frozen=True):
     contained: list[Raw] = field(default_factory=list)
     presentedForm: list[Attachment] = field(default_factory=list)
     conclusion: str | None = None
+    note: list[Annotation] = field(default_factory=list)
+    """R5."""
 
 
 class Collection(Struct, frozen=True):
@@ -324,6 +328,7 @@ class Encounter(Struct, frozen=True):
 class Source(Struct, frozen=True):
     name: str | None = None
     endpoint: str | None = None
+    endpointUrl: str | None = None
 
 
 class MessageHeader(Struct, frozen=True):

@@ -40,8 +40,10 @@ class Group:
     told: list[Segment] = field(default_factory=list)
     """Notes in which a line does so."""
     observations: int = 0
-    nameless: bool = False
-    """A number without any code stands among its rows: nobody knows which line of the report was lost."""
+    nameless: Segment | None = None
+    """A number without any code that stands among its rows: nobody knows which line of the report was lost."""
+    joined: list[Segment] = field(default_factory=list)
+    """Segments with the OBX of a count inside: the end of one was lost on the way."""
 
 
 _NUMBERS = frozenset(("NM", "SN"))
@@ -76,13 +78,17 @@ def walked(message: Message, ledger: list[LedgerEntry], site: Site | None = None
     sep = message.separators.field
     blocks = message.blocks
     rows = [block.split(sep, 4) for block in blocks]
-    if _nothing_of_ours(blocks, message.separators, rows, dull, ledger):
+    # A value holds no separator: what reads ``OBX|`` inside a line is a segment whose beginning nobody sees.
+    joined = message.text.count(f"OBX{sep}") >= len(blocks)
+    if not joined and _nothing_of_ours(blocks, message.separators, rows, dull, ledger):
         learn(message, site, blocks, rows)
         return []
     walk = _Walk(message, ledger, site)
     find, enter = dull.get, ledger.append
     walk.surroundings(blocks[0], 0, 0)
     prior = walk.prior
+    if joined:
+        walk.hidden(blocks[0], 0)
     for number, block in enumerate(blocks[1:], 1):
         parts, behind = rows[number], ""
         if "\r" in block:
@@ -93,10 +99,13 @@ def walked(message: Message, ledger: list[LedgerEntry], site: Site | None = None
             row = walk.observation(f"OBX{sep.join(parts)}", number, parts)
         else:
             enter(entries[number])
+        if joined:
+            walk.hidden(block, number)
         if behind:
             walk.surroundings(behind, number, row)
             prior = walk.prior
-    learn(message, site, blocks, rows)
+    if not joined:
+        learn(message, site, blocks, rows)
     return list(walk.ended(len(blocks) - 1))
 
 
@@ -159,7 +168,7 @@ class _Walk:
         code = parts[3] if len(parts) > 3 else ""
         recognition = recognised(code, self.marks, self.codec, self.site)
         if recognition is NAMELESS and len(parts) > 4 and parts[2] in _NUMBERS:
-            self.group.nameless = True
+            self.group.nameless = Segment(line, number, self.marks, self.codec)
         if self.prior:
             self.ledger.append(not_relevant(number, "prior-result"))
         elif recognition.claim is not None:
@@ -176,6 +185,14 @@ class _Walk:
                 return 0
             self.ledger.append(not_relevant(number, recognition.reason))
         return 0
+
+    def hidden(self, block: str, number: int) -> None:
+        """Keeps the place of every OBX of ours inside a line. ``number``: the OBX that the block begins with, 0 for none."""
+        for part in block.split(f"OBX{self.marks.field}")[1:]:
+            fields = part.split(self.marks.field, 3)
+            if len(fields) > 2 and recognised(fields[2], self.marks, self.codec, self.site).claim is not None:
+                name = "OBX" if number else "MSH"
+                self.group.joined.append(Segment(name, number or 1, self.marks, self.codec))
 
     def _comment(self, behind: str) -> bool:
         """Keeps OBX-5 of a row of text, where it is long enough to be a sentence; True: a line of it may be a count."""
@@ -255,5 +272,6 @@ class _Walk:
         self.group.observations = number - self.began
         for group in self.groups or (self.group,):
             empty = group.obr is not None and not group.observations
-            if group.rows or group.documents or group.narratives or group.told or empty:
+            kept = group.rows or group.documents or group.narratives or group.told or group.joined
+            if kept or empty or group.nameless is not None:
                 yield group

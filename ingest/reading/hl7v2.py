@@ -126,10 +126,12 @@ def _read_results(message: Message, shape: Known | None, zone: ZoneInfo | None, 
         for group in of_patient:
             _cancelled_order(group, header, known, doubts, zone, issued, out)
         for group in of_patient:
+            _hidden(group, known, out)
             _narrated(group, known, len(out.results) > before, out)
         if len(out.results) == before and len(out.problems) == faults:
             for group in of_patient:
                 _noted(group, known, out)
+                _nameless(group, known, out)
         for one in enclosed:
             _account(one, known, len(out.results) > before, out)
     if out.results and (ward := _ward(message)):
@@ -362,6 +364,23 @@ def _noted(group: Group, patient: tuple[PatientIdentifier, ...], out: Assembly) 
     out.ledger.append(LedgerEntry(nte.at(), "unassessable", "narrative-only"))
     words = "a neutrophil count in a note, without a structured result"
     out.problems.append(Problem("narrative-only", nte.at(3), f"{nte.at(3)}: {words}", patient))
+
+
+def _hidden(group: Group, patient: tuple[PatientIdentifier, ...], out: Assembly) -> None:
+    words = "the OBX of a count stands inside another segment"
+    for segment in group.joined:
+        out.problems.append(Problem("segment-joined", segment.at(), f"{segment.at()}: {words}", patient))
+
+
+def _nameless(group: Group, patient: tuple[PatientIdentifier, ...], out: Assembly) -> None:
+    """A blood count without neutrophils, and a number in it that has no code: for a person."""
+    obx = group.nameless
+    if obx is None or not may_hold_a_count(None, group.obr):
+        return
+    entry = LedgerEntry(obx.at(), "unassessable", "code-missing")
+    out.ledger = [entry if one.where == entry.where else one for one in out.ledger]
+    words = "a number without a code in a blood count without neutrophils"
+    out.problems.append(Problem("code-missing", obx.at(3), f"{obx.at(3)}: {words}", patient))
 
 
 def _account(enclosed: Enclosed, patient: tuple[PatientIdentifier, ...], counted: bool, out: Assembly) -> None:

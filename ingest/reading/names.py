@@ -6,6 +6,7 @@ Rule of the file: all patterns run on folded text; a name that says more than a 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from ingest.reading.codes import Claim, Dimension
 from ingest.reading.folding import fold
@@ -15,11 +16,18 @@ __all__ = ["claim_of_name", "is_prior", "may_speak_of_neutrophils", "speaks_of_n
 
 _NEUTROPHIL = re.compile(
     r"neutro(?!p(a|e)n)|n(?:o|oe)ytrof|\bpnn\b|\bpolyn(?!ucl)|\banc\b|\bneut[sr]?\b|\bneut?[#%]|\bne[#%]|polynucle\w*\s+neu|poly\.?\s*neu|polymorphonucle|\bpolymorphs?\b|\bpolys\b|\bpmns?\b|"
-    r"notrofil|obojetnochlon|неитрофил|ουδετεροφιλ|中性粒|好中球|daufkyrning"
+    r"\bp\.\s?n\.\s?n\b|notrofil|obojetnochlon|неитрофил|неутрофил|ουδετεροφιλ|中性粒|中性球|中性白血球|好中球|daufkyrning|"
+    # Korean, as fold leaves it; Hebrew; Arabic.
+    + unicodedata.normalize("NFKD", "호중구")
+    + r"|נויטרופיל|ניוטרופיל|عدلات|عدله"
 )
 _NOT_A_COUNT = re.compile(
     r"antibod|anticorp|antikorp|anticuerp|\bab\b|\bac\b|\banca\b|cytoplasm|elastase|gelatinase|lipocalin|\bngal\b|\bratio\b|rapport|"
     r"quotient|burst|oxidative|\bcd\d+|toxi[cq]|hyperseg|vacuol|granulations?\b|antigen|chemotax|morpholog|myelocyt|blast|"
+    # Parameters of the analyser (Sysmex NEUT-RI, Beckman MNV), changes and aims: numbers, and no counts.
+    r"\b(?:ri|gi|ssc|sfl|fsc|w[xyz]|mnv)\b|(?<!/)volume(?!\])|conductiv|scatter|granularity|reactivity|intensity|\bindex\b|\bindice\b|"
+    r"\bdelta\b|\btrend\b|\bchange\b|\bvariation\b|\bnadir\b|\btarget\b|\bgoal\b|surviv|\bdonor\b|\bdonneur\b|precursor|precurseur|"
+    r"\bdohle\b|\bnbt\b|\bhla\b|hypogran|hyposeg|hypo-seg|pelger|"
     r"alkaline|phosphatase|neutrop(?:e|a)ni|\bnlr\b|fun[ck]tion|fonction|funzion|extracellular|inclusion|\bgiant\b|reserve|\bpool\b|phagocyt|adhesion|immature|comment|interpret|"
     r"neutrophilic(?! (?:granulo|leu[ck]o|polymorph|segment|band|cells?\b))"
 )

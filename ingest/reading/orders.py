@@ -58,7 +58,7 @@ def order_of(group: Group, zone: ZoneInfo | None, sent: Stamp) -> Order:
             spoiled = "specimen-clotted"
         if any(says_aggregated(note) for note in group.notes):
             doubts = ("specimen-aggregates",)
-    if group.nameless:
+    if group.nameless is not None:
         doubts = (*doubts, "row-without-code")
     panel, said = _specimens_said(group)
     if len(said) > 1:

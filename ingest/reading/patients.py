@@ -81,6 +81,7 @@ def _authority_field(text: str, subcomponent: str) -> str:
 def identifiers_of_field(segment: Segment, position: int) -> tuple[PatientIdentifier, ...]:
     """The usable identifiers of a repeating CX (PID-3, MRG-1), the one to show first."""
     found: list[PatientIdentifier] = []
+    ended: list[PatientIdentifier] = []
     for repetition in segment.repetitions(position):
         parts = repetition.split(segment.separators.component)
         value = segment.text(parts[0])
@@ -88,8 +89,10 @@ def identifiers_of_field(segment: Segment, position: int) -> tuple[PatientIdenti
             continue
         authority = _authority_field(parts[3], segment.separators.subcomponent) if len(parts) > 3 else ""
         kind = segment.text(parts[4]) if len(parts) > 4 else ""
-        found.append(PatientIdentifier(value, segment.text(authority), kind))
-    return order_identifiers(found)
+        # CX.8: one that has an end stays an alias, and is not the one to show where another has none.
+        over = len(parts) > 7 and parts[7] not in ("", NULL)
+        (ended if over else found).append(PatientIdentifier(value, segment.text(authority), kind))
+    return order_identifiers(found + ended)
 
 
 def patient_of(pid: Segment | None, *, production: bool) -> tuple[tuple[PatientIdentifier, ...], tuple[str, ...]]:

@@ -6,6 +6,7 @@ row (``rows.py``) settles it or leaves it to a person.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -74,6 +75,8 @@ def recognise(codings: tuple[Coding, ...], text: str = "") -> Recognition:
         if claim is not None:
             named.append(claim)
     claim, doubts = _settle(by_code, local, named, unknown_loinc)
+    if not (by_code or local or named or unknown_loinc):
+        claim, doubts = _resembling(codings, names)
     if claim is not None and claim.analyte in _RELEVANT and not by_code and is_declared_in_vain(codings):
         doubts = (*doubts, "code-system-conflict")
     reason = "other-analyte"
@@ -81,6 +84,18 @@ def recognise(codings: tuple[Coding, ...], text: str = "") -> Recognition:
         reason = "granulocytes" if claim and claim.analyte == "granulocytes" else "other-analyte"
         claim = None
     return Recognition(claim, doubts if claim else (), bool(by_code), shown, fluid, reason)
+
+
+_RESEMBLES = re.compile(r"neut(?!r?al|en|est)|pnn")
+
+
+def _resembling(codings: tuple[Coding, ...], names: list[str]) -> tuple[Claim | None, tuple[str, ...]]:
+    """A local code that no table knows, alone, and spelt like neutrophils (``HNEUT``): may alarm, never reassure."""
+    for coding in codings:
+        folded = fold(coding.code)
+        if _RESEMBLES.search(folded) and all(name == folded for name in names) and claim_of_name(folded)[0] is None:
+            return Claim("neutrophils", "percent" if folded.endswith(("%", "pct", "perc")) else None), ("code-unknown",)
+    return None, ()
 
 
 _RELEVANT = ("neutrophils", "segs", "bands", "wbc")

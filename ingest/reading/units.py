@@ -33,7 +33,7 @@ _PER_L = Unit("count", Decimal("0.000001"))
 _MICROLITRE = (
     "/ul", "/mcl", "/mm3", "/mm^3", "/mm*3", "/mm**3", "/mm(3)", "/cumm", "/cu.mm", "/cmm", "/microl", "/microliter",
     "/microlitre", ".ul-1", "ul-1", ".mm-3", "permicroliter", "permicrolitre", "perul", "per-ul", "permm3", "parmm3",
-    "/mmc", "/micl", ".ul^-1", ".mm^-3",
+    "/mmc", "/micl", ".ul^-1", ".mm^-3", "permm^3", "parmm^3", "percumm", "percmm",
 )  # fmt: skip
 _LITRE = ("/l", "/liter", "/litre", ".l-1", "l-1", ".l^-1", "perliter", "perlitre")
 _CELLS = (
@@ -55,6 +55,7 @@ _THOUSANDS = (
     "1000",
     "x1000",
     "k",
+    "th",
     "thou",
     "thous",
     "thousand",
@@ -130,7 +131,12 @@ EXACT: dict[str, Unit] = {
     "G/litre": _THOUSAND_PER_UL,
     "G/Litre": _THOUSAND_PER_UL,
 }
-BRACED: dict[str, Unit] = {"{ratio}": _FRACTION, "{fraction}": _FRACTION, "{percent}": _PERCENT}
+BRACED: dict[str, Unit] = {
+    **dict.fromkeys(("/100{wbc}", "/100{wbcs}", "/100{leukocytes}", "/100{leucocytes}", "{%}"), _PERCENT),
+    "{ratio}": _FRACTION,
+    "{fraction}": _FRACTION,
+    "{percent}": _PERCENT,
+}
 
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _SUPERSCRIPTS = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
@@ -151,7 +157,12 @@ _GLYPHS = str.maketrans(
         "−": "-",
     }
 )
-_ANNOTATION = re.compile(r"\{[^{}]*\}")
+_ANNOTATION = re.compile(r"\{([^{}]*)\}")
+# Braces mean nothing in UCUM; who writes a power into them means it all the same.
+_POWER = re.compile(
+    r"\d|\b(?:k|th|thou\w*|tsd|tys|mil\w*|giga?|gpt|mega|kilo|mio|mia|mrd|bil\w*|hundred\w*|cent\w*)\b", re.IGNORECASE
+)
+_CYRILLIC = {"тыс": "tsd", "млрд": "mrd", "млн": "mio", "мкл": "mcl", "мм": "mm", "кл": "cells", "л": "l"}
 _LIMIT = 64
 
 
@@ -162,6 +173,8 @@ def _normal(text: str) -> str:
     if not text.isascii():
         # céllules, éléments, células
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+        for sent, meant in _CYRILLIC.items():
+            text = text.replace(sent, meant)
     return "".join(text.split())
 
 
@@ -183,6 +196,8 @@ def unit_of(text: str) -> Unit | None:
     plain = _normal(text)
     if plain.lower() in BRACED:
         return BRACED[plain.lower()]
+    if any(_POWER.search(words) for words in _ANNOTATION.findall(plain)):
+        return None
     plain = _ANNOTATION.sub("", plain)
     if plain in EXACT:
         return EXACT[plain]
@@ -200,7 +215,7 @@ def unit_of_components(components: tuple[str, ...]) -> tuple[str, Unit | None, b
     and differ.
     """
     parts = [*components, "", "", "", "", "", ""]
-    if _TEN.fullmatch(parts[0]) and re.match(r"\d{1,2}\s*(?:\D*/|[.·⋅]\s*[lLuUµμm])", parts[1]):
+    if _TEN.fullmatch(parts[0]) and re.match(r"\d{1,2}\s*(?:\D*[/／]|[.·⋅]\s*[lLuUµμm])", parts[1]):
         joined = f"{parts[0]}^{parts[1]}"
         # 10^3/mm^3 unescaped: the cube was split off as well.
         if parts[1].lower().endswith("mm") and parts[2][:1] == "3":

@@ -111,10 +111,10 @@ def test_other_medicines_are_no_treatment_facts() -> None:
     [
         (b"", "not-json"),
         (b"{", "not-json"),
-        (b"[]", "not-json"),
+        (b"[]", "not-fhir"),
         (b'{"a":1}', "not-fhir"),
         (b"<Bundle/>", "xml-not-read"),
-        (b"[" * 100_000, "not-json"),
+        (b"[" * 100_000, "not-fhir"),
         (b'{"resourceType":"Bundle","entry":' + b"[" * 100_000, "not-fhir"),
         (b'{"resourceType":"Bundle","entry":[],"entry":[]}', "duplicate-key"),
         (b'{"resourceType":"Bundle","entry":5}', "not-fhir"),

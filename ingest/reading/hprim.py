@@ -16,7 +16,7 @@ from ingest.reading.outcome import Problem, Reading
 from ingest.reading.site import Site
 from wire.er7 import Header, Message, Separators, decode
 
-__all__ = ["head_of_hprim", "is_whole", "looks_like_hprim", "read_hprim"]
+__all__ = ["head_of_hprim", "is_whole", "looks_like_hprim", "message_of", "read_hprim"]
 
 _HEAD = re.compile(rb"H([^A-Za-z0-9\s])([^A-Za-z0-9\s]{2,5})\1")
 # Bytes that are French letters in code page 850 and odd punctuation in 1252, and the other way round.
@@ -30,21 +30,38 @@ def looks_like_hprim(raw: bytes) -> bool:
 
 def read_hprim(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = None) -> Reading:
     """One file. Never raises for any bytes; a file without its L line is half of one and set aside."""
+    lines = _lines(raw, site)
+    if not lines:
+        return _set_aside("not-a-message", "H[1]", "H[1]: no HPRIM header")
+    message = _message(lines)
+    mark, name = lines[0][1], message.header.control_id
+    if not message.separators.distinct:
+        return _set_aside("separators", "H[1]-2", "H[1]-2: the separators are not distinct", name)
+    if not any(line[:2] == f"L{mark}" or line.strip() == "L" for line in lines):
+        return _set_aside("file-truncated", "L", "L: the closing line is missing: half a file", name)
+    return structs.replace(read_parsed(message, zone, site), format="hprim")
+
+
+def message_of(raw: bytes) -> Message | None:
+    """The file as the HL7 v2 message that it stands for, whole or not; None without a header."""
+    lines = _lines(raw, None)
+    return _message(lines) if lines else None
+
+
+def _lines(raw: bytes, site: Site | None) -> list[str]:
+    """Empty where the first is no header."""
     text = _decoded(raw, site).lstrip("\ufeff\x0b\x02\r\n\t ")
     lines = _joined([line for line in re.split(r"[\r\n]+", text.rstrip("\x1a\x1c\x03 \r\n")) if line.strip()])
-    if not lines or not _HEAD.match(lines[0].encode(errors="replace")):
-        return _set_aside("not-a-message", "H[1]", "H[1]: no HPRIM header")
+    return lines if lines and _HEAD.match(lines[0].encode(errors="replace")) else []
+
+
+def _message(lines: list[str]) -> Message:
     mark = lines[0][1]
     head = [*lines[0].split(mark), *[""] * 14]
     marks = _separators(mark, head[1])
-    if not marks.distinct:
-        return _set_aside("separators", "H[1]-2", "H[1]-2: the separators are not distinct", head[2])
-    if not any(line[:2] == f"L{mark}" or line.strip() == "L" for line in lines):
-        return _set_aside("file-truncated", "L", "L: the closing line is missing: half a file", head[2])
     header = _header(head, marks)
     segments = [segment for line in lines[1:] if (segment := _segment(line, marks, header))]
-    message = Message(header, marks, "\r".join([f"MSH{mark}{head[1]}", *segments]), "utf-8")
-    return structs.replace(read_parsed(message, zone, site), format="hprim")
+    return Message(header, marks, "\r".join([f"MSH{mark}{head[1]}", *segments]), "utf-8")
 
 
 def head_of_hprim(raw: bytes) -> tuple[str, str]:

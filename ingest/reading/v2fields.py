@@ -89,6 +89,8 @@ def unit_in(obx: Segment) -> tuple[str, Unit | None, bool]:
 
 @lru_cache(maxsize=2048)
 def _unit(raw: str, marks: Separators, codec: str) -> tuple[str, Unit | None, bool]:
+    if "^" in (marks.repetition, marks.subcomponent) and "^" in raw and (whole := unit_of(raw)) is not None:
+        return raw, whole, False  # HPRIM and others: the caret of 10^9/L repeats there
     segment = Segment("", 0, marks, codec)
     repeats = raw.split(marks.repetition) if raw else [""]
     sent, unit, conflict = unit_of_components(tuple(segment.split_components(repeats[0])))

@@ -140,6 +140,41 @@ def test_the_draft_is_a_profile_in_which_nothing_is_settled() -> None:
     assert "405660" not in draft
 
 
+def test_the_draft_knows_codes_that_lie_labels_for_two_and_values_of_another_day() -> None:
+    wbc = row("6690-2^Leukocytes^LN", value="4.0")
+    rows = [
+        row("770-8^Neutrophils^LN"),
+        f"{row('PNN^PNN^L')}\r{row('PNN^PNN^L', value='31', unit='%')}\r{wbc}",
+        row("PNNA^PNN (résultat antérieur)^L"),
+        row("751-8^Neutrophils^LN"),
+    ]
+    draft = suggest(["\r".join([MSH, PID, OBR, one]).encode() for one in rows])
+    assert '# "770-8" = "neutrophils count"' in draft
+    assert "code-unit-conflict" in draft
+    assert '# "PNN" = "neutrophils"  #' in draft
+    assert '# "PNNA" = "ignore"' in draft
+    assert '"751-8"' not in draft
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "expected"),
+    [
+        (
+            "hprim",
+            "plain.hpr",
+            ('sender = "LAB1|LABO EXEMPLE"', '# "PNN" = "neutrophils count"', '# "LAB1" = "urn:oid:?"'),
+        ),
+        ("fhir", "message-r5.json", ('sender = "urn:lab5"',)),
+        ("fhir", "percent-code-count-unit.json", ('# "770-8" = "neutrophils count"',)),
+    ],
+)
+def test_samples_of_every_format_give_a_draft(folder: str, file: str, expected: tuple[str, ...]) -> None:
+    draft = suggest([(Path(__file__).parents[3] / "fixtures" / folder / file).read_bytes()])
+    parse_site(draft)
+    for line in expected:
+        assert line in draft
+
+
 def test_the_draft_takes_effect_when_a_person_takes_the_marks_away() -> None:
     draft = suggest(["\r".join([MSH, PID, OBR, row("NEUX^^L")]).encode()])
     signed = draft.replace('# confirmed_by = ""', 'confirmed_by = "Dr A. Hoda"').replace(

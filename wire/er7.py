@@ -17,7 +17,7 @@ __all__ = ["Header", "Message", "Segment", "Separators", "Split", "content_hash"
 
 NULL = '""'
 _LEADING = b"\xef\xbb\xbf\x0b\x1c\r\n\t \x00"
-_TRAILING = b"\x0b\x1c\r\n\t \x00"
+TRAILING = b"\x0b\x1c\r\n\t \x00"
 _HEADER_LIMIT = 64 * 1024
 
 # Table 0211 and what senders write instead. ASCII is read as UTF-8: the same for what is really ASCII, and an honest
@@ -130,7 +130,8 @@ def peek(raw: bytes) -> Header | None:
         fields += [""] * (19 - len(fields))
     given = fields[1]
     component = given[:1] or "^"
-    kind = fields[8].split(component, 3)
+    code, trigger, structure = (_short_kind if len(fields[8]) <= _SHORT else _kind)(fields[8], component)
+    first = _short_first if len(fields[10]) <= _SHORT and len(fields[11]) <= _SHORT else _first
     declared = fields[17]
     return Header(
         fields[2],
@@ -138,12 +139,12 @@ def peek(raw: bytes) -> Header | None:
         fields[4],
         fields[5],
         fields[6],
-        kind[0].strip(),
-        kind[1].strip() if len(kind) > 1 else "",
-        kind[2].strip() if len(kind) > 2 else "",
+        code,
+        trigger,
+        structure,
         fields[9],
-        fields[10].split(component, 1)[0].strip().upper(),
-        fields[11].split(component, 1)[0].strip(),
+        first(fields[10], component).upper(),
+        first(fields[11], component),
         fields[14].strip(),
         fields[15].strip(),
         declared,
@@ -151,6 +152,21 @@ def peek(raw: bytes) -> Header | None:
         given,
         codec,
     )
+
+
+def _kind(text: str, component: str) -> tuple[str, str, str]:
+    parts = [part.strip() for part in text.split(component, 3)]
+    return (*parts, "", "", "")[:3]  # type: ignore[return-value]
+
+
+def _first(text: str, component: str) -> str:
+    return text.split(component, 1)[0].strip()
+
+
+# A feed's MSH-9, 11 and 12 are always the same; a long one is not worth its place.
+_SHORT = 32
+_short_kind = lru_cache(maxsize=1024)(_kind)
+_short_first = lru_cache(maxsize=1024)(_first)
 
 
 def _skip(raw: bytes) -> int:
@@ -170,7 +186,8 @@ def codec_of(charset: str) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _codecs(charset: str) -> tuple[str, ...]:
+def codecs_of(charset: str) -> tuple[str, ...]:
+    """In the order in which ``decode`` tries them; ISO 8859-1 comes after the last of them."""
     declared = codec_of(charset)
     return tuple(dict.fromkeys((declared, "utf-8", "cp1252") if declared else ("utf-8", "cp1252")))
 
@@ -180,7 +197,7 @@ def decode(raw: bytes, charset: str = "") -> tuple[str, str]:
 
     The last resort is lossless: every byte becomes one character.
     """
-    for codec in _codecs(charset):
+    for codec in codecs_of(charset):
         try:
             return raw.decode(codec), codec
         except (UnicodeDecodeError, UnicodeError):
@@ -211,10 +228,10 @@ def split(raw: bytes) -> Split:
     if raw[:3] == b"MSH" and raw.find(b"MSH", 3) < 0 and raw.find(b"TS", -256) < 0:
         # What nearly every frame is: one message, and no trailer (BTS, FTS) at its end. Searching for words costs a
         # hundredth of the expression below.
-        return Split([raw.strip(_TRAILING)], [])
+        return Split([raw.strip(TRAILING)], [])
     begins = [m.end() for m in _STARTS.finditer(raw)]
     if len(begins) == 1 and not raw[: begins[0]].strip(_LEADING) and b"BTS" not in raw and b"FTS" not in raw:
-        return Split([raw[begins[0] :].strip(_TRAILING)], [])
+        return Split([raw[begins[0] :].strip(TRAILING)], [])
     pieces: list[bytes] = []
     trailers: list[tuple[str, int | None, int]] = []
     in_batch = batches = 0
@@ -223,7 +240,7 @@ def split(raw: bytes) -> Split:
         kept: list[bytes] = []
         if number:
             in_batch += 1
-        for line in _SEGMENT_END.split(raw[start:end].strip(_LEADING if not number else _TRAILING)):
+        for line in _SEGMENT_END.split(raw[start:end].strip(_LEADING if not number else TRAILING)):
             bare = line.strip(b"\x0b\x1c")
             name = bare[:3]
             if name not in _BATCH or bare[3:4].isalnum():
@@ -237,7 +254,7 @@ def split(raw: bytes) -> Split:
                 in_batch = 0
             elif name == b"FTS":
                 trailers.append(("FTS-1", _announced(bare), batches))
-        piece = b"\r".join(kept).strip(_TRAILING)
+        piece = b"\r".join(kept).strip(TRAILING)
         if piece:
             pieces.append(piece)
     unit = {"BTS-1": "messages", "FTS-1": "batches"}
@@ -259,7 +276,7 @@ def _announced(line: bytes) -> int | None:
 def content_hash(raw: bytes) -> bytes:
     """BLAKE2b of the segments without MSH-7 and MSH-10: equal for a message that was only sent again."""
     start = _skip(raw)
-    body = raw[start:].strip(_TRAILING)
+    body = raw[start:].strip(TRAILING)
     if b"\n" in body:
         body = _SEGMENT_END.sub(b"\r", body)
     digest = hashlib.blake2b(digest_size=32)
@@ -439,13 +456,14 @@ class Message:
         return next(self.segments(name), None)
 
 
-def parse(raw: bytes, charset: str = "") -> Message | None:
-    """The message that ``raw`` begins with, or None when there is no usable MSH. ``charset``: where MSH-18 is empty."""
-    header = peek(raw)
+def parse(raw: bytes, charset: str = "", *, header: Header | None = None) -> Message | None:
+    """The message that ``raw`` begins with, or None when there is no usable MSH. ``charset``: where MSH-18 is empty;
+    ``header``: what ``peek`` has read of it."""
+    header = header or peek(raw)
     if header is None:
         return None
     marks = header.separators
-    body = raw.strip(_TRAILING) if raw[:3] == b"MSH" else raw[_skip(raw) :].strip(_TRAILING)
+    body = raw.strip(TRAILING) if raw[:3] == b"MSH" else raw[_skip(raw) :].strip(TRAILING)
     text, codec = decode(body, header.charset.replace(marks.repetition, "~") or charset)
     if "\n" in text:
         text = text.replace("\r\n", "\r").replace("\n", "\r")

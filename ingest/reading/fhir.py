@@ -236,7 +236,7 @@ class _Reader:
         subject = observation.subject
         if subject is None and (report := self._report(item)) is not None:
             subject = report.subject
-        if subject is not None and _is_no_patient(subject):
+        if subject is not None and (subject.reference or subject.type) and _is_no_patient(subject):
             return None, ()
         known, patient = subject_of(self.index, subject, item)
         return known, self._doubts(known, patient)

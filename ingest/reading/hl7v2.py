@@ -25,7 +25,7 @@ from ingest.reading.panels import is_blood_count
 from ingest.reading.patients import patient_of
 from ingest.reading.recognition import Recognition
 from ingest.reading.rows import Row
-from ingest.reading.shapes import Known, known_shape
+from ingest.reading.shapes import Known, known_dull, known_shape
 from ingest.reading.site import Site
 from ingest.reading.times import Stamp, stamp_of
 from ingest.reading.updates import updates_in
@@ -35,7 +35,7 @@ from ingest.reading.values import Refusal
 from ingest.reading.vocabulary import not_relevant
 from rules.model import LabResult, PatientIdentifier, ResultStatus, Trust
 from wire.ack import UNSUPPORTED
-from wire.er7 import NULL, Header, Message, Segment, parse
+from wire.er7 import NULL, Header, Message, Segment, parse, peek
 
 __all__ = ["read_hl7v2", "read_parsed"]
 
@@ -47,9 +47,15 @@ _NOT_RESULTS = UNSUPPORTED | frozenset(
 
 def read_hl7v2(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = None) -> Reading:
     """One message. Never raises for any bytes; what is no HL7 message is set aside."""
-    message = parse(raw, site.charset if site is not None else "")
-    if message is None:
+    header = peek(raw)
+    if header is None:
         return _set_aside("msh-missing", "MSH[1]", "MSH[1]: no readable MSH segment")
+    if header.processing_id != "Q" and header.message_code not in _NOT_RESULTS and not tells_by_its_type(header):
+        nothing = known_dull(raw, header, site)
+        if nothing is not None:
+            return _reading(header, "not_relevant", nothing)
+    message = parse(raw, site.charset if site is not None else "", header=header)
+    assert message is not None  # noqa: S101 - it has a header
     return read_parsed(message, zone, site)
 
 

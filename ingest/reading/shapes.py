@@ -6,6 +6,7 @@ way, and holds for a report only where type and code of every row are the same, 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -13,10 +14,21 @@ from ingest.reading.names import may_speak_of_neutrophils
 from ingest.reading.outcome import LedgerEntry
 from ingest.reading.site import Site
 from ingest.reading.v2replies import may_reply
-from ingest.reading.vocabulary import MOST_ROWS, vocabulary_of
-from wire.er7 import Message, Separators
+from ingest.reading.vocabulary import MOST_ROWS, recognised, vocabulary_of
+from wire.er7 import TRAILING, Header, Message, Separators, codecs_of
 
-__all__ = ["COMMENTS", "READ_ALWAYS", "Known", "forget", "hints", "is_ordinary", "known_shape", "learn", "may_tell"]
+__all__ = [
+    "COMMENTS",
+    "READ_ALWAYS",
+    "Known",
+    "forget",
+    "hints",
+    "is_ordinary",
+    "known_dull",
+    "known_shape",
+    "learn",
+    "may_tell",
+]
 
 # A comment that may speak of the specimen, or tell a count; and a document.
 COMMENTS: Final = frozenset(("TX", "FT", "ST"))
@@ -56,6 +68,21 @@ class Known(NamedTuple):
     nothing: tuple[LedgerEntry, ...] | None
 
 
+class _Dull(NamedTuple):
+    """A shape of which no row is of any interest, in bytes: it says the same in every character set that the message may be
+    read in. ``rows``: each through OBX-3; ``mark``: MSH-1."""
+
+    rows: tuple[bytes, ...]
+    entries: tuple[LedgerEntry, ...]
+    mark: bytes
+
+
+_OBX: Final = re.compile(rb"OBX")
+_OBX_IN_TEXT: Final = re.compile("OBX")
+
+# Those in which a byte below 0x80 is always itself, so that bytes can be cut where text would be.
+_PLAIN_CODECS: Final = ("utf-8", "cp1252", "cp850", "cp437", "iso8859")
+_dull: dict[tuple[str, str, str, Site | None], dict[bytes, list[_Dull]]] = {}
 # Through OBX-1, which in most reports is the number of rows: no prefix is shorter than ``OBX||||``.
 _BEGINNING = 7
 _LEARNT_AFTER = 3
@@ -63,6 +90,46 @@ _MOST_SHAPES = 256
 _MOST_SIGHTINGS = 1024
 _MOST_FEEDS = 64
 _learnt: dict[tuple[Separators, str, Site | None], _Learnt] = {}
+
+
+def known_dull(raw: bytes, header: Header, site: Site | None) -> tuple[LedgerEntry, ...] | None:
+    """The whole ledger of a report in which nothing can be a count, a leukocyte or a document; None: look closer.
+
+    Not decoded: every row is, byte for byte, one that was read before as dull. An ``OBX`` too many, a note, a second order or
+    patient leave it to ``known_shape``.
+    """
+    found = _dull.get((header.field_separator, header.encoding_characters, header.charset, site))
+    if found is None or raw[:3] != b"MSH" or b"\n" in raw:
+        return None
+    lines = raw.strip(TRAILING).split(b"\r")
+    shapes = found.get(lines[-1][:_BEGINNING])
+    if shapes is None:
+        return None
+    for shape in shapes:
+        before = len(lines) - len(shape.rows)
+        if (
+            before > 0
+            and all(map(bytes.startswith, lines[before:], shape.rows))
+            # No OBX but theirs, not in the middle of a line either.
+            and len(_OBX.findall(raw)) == len(shape.rows)
+            and _is_plain_head(lines[:before], shape.mark)
+        ):
+            return shape.entries
+    return None
+
+
+def _is_plain_head(head: list[bytes], mark: bytes) -> bool:
+    """One patient and one order at most, no note, nothing indented, no order of previous results."""
+    orders = patients = 0
+    for line in head:
+        name = line[:3]
+        if name == b"OBR":
+            orders += 1
+        elif name == b"PID":
+            patients += 1
+        elif name == b"NTE" or line[:1] == b" " or (name == b"ORC" and line[3:6] == mark + b"PR"):
+            return False
+    return orders < 2 and patients < 2
 
 
 def known_shape(message: Message, site: Site | None) -> Known | None:
@@ -77,10 +144,9 @@ def known_shape(message: Message, site: Site | None) -> Known | None:
         rows = lines[before:]
         if before > 0 and all(map(str.startswith, rows, shape.prefixes)):
             head = lines[:before]
-            for line in head:
-                if line[:1] == " " or line[:3] == "OBX":
-                    return None  # an indented line may be an OBX
-            ordinary = is_ordinary(head, marks)
+            ordinary = _looked_over(head, marks)
+            if ordinary is None or len(_OBX_IN_TEXT.findall(message.text)) != len(rows):
+                return None
             if ordinary and not shape.numbers:
                 return Known(head, [], shape.entries, len(rows), shape.entries)
             looked_at = [(number, rows[number - 1]) for number in shape.numbers]
@@ -95,17 +161,26 @@ def is_ordinary(head: list[str], marks: Separators) -> bool:
 
     Two orders may hide a cancelled one; ORC-1 PR gives another reason.
     """
+    return _looked_over(head, marks) is True
+
+
+def _looked_over(head: list[str], marks: Separators) -> bool | None:
+    """``is_ordinary``; None where a line of it is, or may be (it is indented), an OBX. One look at each line."""
     orders = patients = 0
-    sep = marks.field
+    ordinary = True
     for line in head:
-        name = line[:4]
-        if name == f"OBR{sep}":
-            orders += 1
-        elif name == f"PID{sep}":
-            patients += 1
-        elif (name == f"ORC{sep}" and line.startswith("PR", 4)) or may_tell(line, marks):
-            return False
-    return orders < 2 and patients < 2
+        name = line[:3]
+        if name == "OBR":
+            orders += line[3:4] == marks[0]
+        elif name == "PID":
+            patients += line[3:4] == marks[0]
+        elif name == "OBX" or line[:1] == " ":
+            return None
+        elif (name == "ORC" and line.startswith("PR", 4) and line[3:4] == marks[0]) or (
+            name == "NTE" and may_tell(line, marks)
+        ):
+            ordinary = False
+    return ordinary and orders < 2 and patients < 2
 
 
 def _remarks(rows: list[tuple[int, str]], message: Message, site: Site | None) -> list[LedgerEntry] | None:
@@ -150,14 +225,47 @@ def learn(message: Message, site: Site | None, blocks: list[str], rows: list[lis
         learnt.shapes.clear()
         learnt.number = 0
     shape = _Shape(prefixes, tuple(numbers), tuple(entries))
+    if not numbers:
+        _learn_dull(message, site, prefixes, shape.entries)
     learnt.shapes.setdefault(prefixes[-1][:_BEGINNING], []).append(shape)
     learnt.number += 1
     learnt.sightings.pop(prefixes)
 
 
+def _learn_dull(
+    message: Message, site: Site | None, prefixes: tuple[str, ...], entries: tuple[LedgerEntry, ...]
+) -> None:
+    """Only where each row says the same in every character set that a message of this feed may be read in."""
+    header, marks = message.header, message.separators
+    declared = header.charset.replace(marks.repetition, "~") or (site.charset if site is not None else "")
+    codecs = (*codecs_of(declared), "iso8859-1")
+    if not marks.field.isascii() or not all(codec.startswith(_PLAIN_CODECS) for codec in codecs):
+        return
+    rows = [prefix.encode(message.codec) for prefix in prefixes]
+    for codec in codecs:
+        vocabulary = vocabulary_of(marks, codec, site)
+        for row, entry in zip(rows, entries, strict=True):
+            try:
+                kind, code = row.decode(codec).split(marks.field)[2:4]
+            except UnicodeDecodeError:
+                continue  # then the message is not read in this one
+            recognised(code, marks, codec, site)
+            known = vocabulary.dull.get(code)
+            if known is None or kind in READ_ALWAYS or entry not in known:
+                return
+    if len(_dull) > _MOST_FEEDS:
+        _dull.clear()
+    known_rows = _dull.setdefault((header.field_separator, header.encoding_characters, header.charset, site), {})
+    if sum(map(len, known_rows.values())) >= _MOST_SHAPES:
+        known_rows.clear()
+    shape = _Dull(tuple(rows), entries, marks.field.encode())
+    known_rows.setdefault(rows[-1][:_BEGINNING], []).append(shape)
+
+
 def forget() -> None:
     """Every report is read row by row again, until it was seen often enough."""
     _learnt.clear()
+    _dull.clear()
 
 
 def _learnt_of(marks: Separators, codec: str, site: Site | None) -> _Learnt:

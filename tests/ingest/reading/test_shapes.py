@@ -15,9 +15,9 @@ from engine.simulate import blood_count
 from ingest.reading import Reading, read_file, read_message
 from ingest.reading.groups import Group, groups_of, walked
 from ingest.reading.outcome import LedgerEntry
-from ingest.reading.shapes import forget
+from ingest.reading.shapes import forget, known_dull
 from tests.ingest.reading.test_reading_properties import SEGMENTS
-from wire.er7 import Message, Segment, parse, split_messages
+from wire.er7 import Message, Segment, parse, peek, split_messages
 
 ROOT = Path(__file__).parents[3] / "fixtures" / "hl7v2"
 HEAD = (
@@ -37,7 +37,7 @@ def _plain(group: Group) -> dict[str, Any]:
         "documents": [_line(segment) for segment in group.documents],
         "notes": (group.notes, group.other_notes, group.row_notes),
         "narratives": [(_line(segment), word) for segment, word in group.narratives],
-        "count": (group.observations, group.nameless),
+        "count": (group.observations, _line(group.nameless), [_line(segment) for segment in group.joined]),
     }
 
 
@@ -172,6 +172,44 @@ def test_a_file_is_read_the_same_once_its_shape_is_known(file: Path) -> None:
 @given(st.lists(SEGMENTS, max_size=10))
 def test_any_message_is_read_the_same_once_its_shape_is_known(segments: list[str]) -> None:
     read_cold_and_warm("\r".join([HEAD, *segments]).encode())
+
+
+DULL = f"{HEAD}\rOBX|1|NM|2951-2^Sodium \u00e9tal\u00e9^LN||140|mmol/L|||||F\rOBX|2|NM|2823-3^Kalium^LN||4|mmol/L|||||F"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_known_report_that_was_damaged_on_the_way_is_read_as_if_it_were_new(data: st.DataObject) -> None:
+    """Lost and added segment ends, another character set than is declared, and bytes in the place of values."""
+    whole = data.draw(st.sampled_from([DULL.encode(), DULL.encode("cp1252"), *REPORTS]))
+    ours = data.draw(
+        st.sampled_from([b"", b"\rOBX|3|NM|751-8^Neutrophils^LN||0.4|10*9/L|||||F", b"\rNTE|1||PNN 0,4 G/L"])
+    )
+    damaged = whole.rstrip(b"\r\n") + ours
+    ends = [at for at in range(len(damaged)) if damaged[at] in b"\r\n" and at > 60]
+    if ends and data.draw(st.booleans()):
+        at = data.draw(st.sampled_from(ends))
+        damaged = damaged[:at] + data.draw(st.sampled_from([b"", b"|", b"\x0b", b"\r ", b"\r\r"])) + damaged[at + 1 :]
+    if data.draw(st.booleans()):
+        at = data.draw(st.integers(60, len(damaged)))
+        damaged = damaged[:at] + data.draw(st.sampled_from([b"\xff", b"\xe9", b"OBX|", b"7", b"\x81"])) + damaged[at:]
+    forget()
+    cold = [_ordered(reading) for reading in read_file(damaged)]
+    forget()
+    for _ in range(4):
+        read_file(whole)
+    assert [_ordered(reading) for reading in read_file(damaged)] == cold
+
+
+def test_a_count_inside_a_row_of_a_known_report_is_found() -> None:
+    forget()
+    for _ in range(5):
+        assert read_message(DULL.encode(), format="hl7v2").disposition == "not_relevant"
+    header = peek(DULL.encode())
+    assert header is not None
+    assert known_dull(DULL.encode(), header, None) is not None
+    raw = f"{DULL}OBX|3|NM|751-8^Neutrophils^LN||0.4|10*9/L|||||F".encode()
+    assert [problem.code for problem in read_message(raw, format="hl7v2").problems] == ["segment-joined"]
 
 
 def test_an_answer_in_the_rows_of_a_known_report_is_still_an_answer() -> None:

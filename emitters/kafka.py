@@ -4,8 +4,8 @@ The key is the patient's number in our register: random, ours, and the same befo
 notifications keep their order in one partition and the topic's keys tell nothing. The value may be posted to a FHIR server as
 it is: its patient is a conditional reference (FHIR R4, http.html#trules). docs/asyncapi.yaml describes both.
 
-Failure classes: no broker, no such topic, time-out -> try again, the destination is down; too large, not authorised -> a
-dead letter.
+Failure classes: no broker, no such topic, no right to it, time-out -> try again, the destination is down (rights and topics
+are given by a person, no alert is at fault); too large -> a dead letter.
 """
 
 from __future__ import annotations
@@ -40,15 +40,12 @@ __all__ = ["SCHEMA", "KafkaDestination", "KafkaSettings", "stopped"]
 SCHEMA: Final = "neutroflag.alert/1"
 """Header ``schema``; the number goes up when a reader of the old one would misread the new."""
 
-_PERMANENT: Final = {
-    MessageSizeTooLargeError: "record-too-large",
-    InvalidTopicError: "topic-invalid",
-    TopicAuthorizationFailedError: "not-authorised",
-}
 _DOWN: Final = (
     KafkaConnectionError,
     ProducerClosed,
     AuthenticationFailedError,
+    TopicAuthorizationFailedError,
+    InvalidTopicError,
     UnknownTopicOrPartitionError,
     TimeoutError,
 )
@@ -89,8 +86,8 @@ class KafkaDestination:
                     key=(alert.subject.register_id or alert.id).encode(),
                     headers=_headers(alert, delivery_id),
                 )
-        except tuple(_PERMANENT) as error:
-            return Refused(_PERMANENT[type(error)], type(error).__name__)
+        except MessageSizeTooLargeError as error:
+            return Refused("record-too-large", type(error).__name__)
         except (*_DOWN, KafkaError, OSError) as error:
             down = isinstance(error, (*_DOWN, OSError))
             if down:

@@ -269,6 +269,7 @@ class Engine:
             return False, {"store": "closed"}
         ready, state = await self._standing()
         try:
+            await self.store.takes()
             snapshot = await self.store.snapshot()
         except StoreUnavailable as error:
             return False, {**state, "store": str(error)}

@@ -184,11 +184,13 @@ class Worker:
             for record in records:
                 patients.add(record)
             # Beside other workers: a patient's messages are judged in the order in which they came.
-            waiting = await self._store.announce(_spoken_of(pairs, records)) if self._store.shared else set()
+            waiting, vain = set[int](), False
+            if self._store.shared:
+                waiting, vain = await self._store.announce(_spoken_of(pairs, records))
             if len(waiting) == len(pairs):
                 asked += 1
-                if asked == _ASKED_AT_MOST:
-                    # Who judges the earlier ones does not end, or nobody does: the next claim begins with the oldest.
+                if vain or asked == _ASKED_AT_MOST:
+                    # Who judges the earlier ones does not end, or has died: the next claim begins with the oldest.
                     self._store.release(waiting)
                     return
                 await asyncio.sleep(_WAIT_S)

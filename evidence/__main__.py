@@ -7,6 +7,7 @@ import asyncio
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from evidence.every_step import FAULTS, Outcome, every_step, may_trace
 from evidence.million import KINDS, million
 from evidence.power import power_loss
 from evidence.soak import soak
+from evidence.takeover import takeover
 
 __all__ = ["main"]
 
@@ -101,19 +103,7 @@ def _million(asked: argparse.Namespace, out: Console) -> bool:
         found = uvloop.run(
             million(Path(folder), messages=asked.messages, faults=asked.faults, seed=asked.seed, told=told)
         )
-    counts = Table("reconciled", "accepted", "on file", "must end", "have ended so", "copies kept apart", box=None)
-    for kind in KINDS:
-        of_kind = {end: number for (letter, end), number in found.filed.items() if letter == kind.letter}
-        copies = of_kind.pop("duplicate", 0)
-        counts.add_row(
-            kind.what,
-            f"{found.sent[kind.letter]:,}",
-            f"{sum(of_kind.values()):,}",
-            kind.end,
-            f"{of_kind.get(kind.end, 0):,}",
-            f"{copies:,}",
-        )
-    out.print(counts)
+    out.print(_reconciled(found.sent, found.filed))
     table = Table("", "", box=None, pad_edge=False, show_header=False)
     for name, number in sorted(found.faults.items()):
         table.add_row(name, str(number))
@@ -133,6 +123,17 @@ def _million(asked: argparse.Namespace, out: Console) -> bool:
     return not found.problems
 
 
+def _reconciled(sent: Counter[str], filed: Counter[tuple[str, str]]) -> Table:
+    counts = Table("reconciled", "accepted", "on file", "must end", "have ended so", "copies kept apart", box=None)
+    for kind in KINDS:
+        of_kind = {end: number for (letter, end), number in filed.items() if letter == kind.letter}
+        copies = of_kind.pop("duplicate", 0)
+        numbers = (sent[kind.letter], sum(of_kind.values()), of_kind.get(kind.end, 0), copies)
+        accepted, on_file, ended, apart = (f"{number:,}" for number in numbers)
+        counts.add_row(kind.what, accepted, on_file, kind.end, ended, apart)
+    return counts
+
+
 def _connection(asked: argparse.Namespace, out: Console) -> bool:
     """Many unlike messages on one connection."""
     with tempfile.TemporaryDirectory(prefix="neutroflag-connection-") as folder:
@@ -148,12 +149,37 @@ def _connection(asked: argparse.Namespace, out: Console) -> bool:
     return not found.problems
 
 
+def _takeover(asked: argparse.Namespace, out: Console) -> bool:
+    """Of two hosts on PostgreSQL the active one, and its judging process, killed by turns under load."""
+
+    def told(words: str) -> None:
+        _progress.print(words, style="dim")
+
+    with tempfile.TemporaryDirectory(prefix="neutroflag-takeover-") as folder:
+        found = uvloop.run(
+            takeover(Path(folder), messages=asked.messages, rate=asked.rate, kills=asked.kills, told=told)
+        )
+    out.print(_reconciled(found.sent, found.filed))
+    kills = Table("killed", "in hand", "judged by others", "leases taken", "next told", "all, goal 10 s", box=None)
+    for kill in found.kills:
+        parts = (kill.judged_s, kill.leases_s, kill.told_s, kill.seconds)
+        kills.add_row(kill.what, str(kill.in_hand), *("> 60 s" if one is None else f"{one:.1f} s" for one in parts))
+    out.print(kills)
+    out.print(
+        f"{found.sent.total():,} accepted in {found.seconds:,.0f} s, {found.resent:,} tried again; {found.alerts:,} "
+        f"notifications delivered, {found.told_again} of them twice under their one id"
+    )
+    out.print("; ".join(found.problems[:5]) or "nothing lost, nothing doubled", markup=False)
+    return not found.problems
+
+
 _PARTS: dict[str, Callable[[argparse.Namespace, Console], bool]] = {
     "steps": _steps,
     "power": _power,
     "soak": _soak,
     "million": _million,
     "connection": _connection,
+    "takeover": _takeover,
 }
 
 
@@ -165,10 +191,13 @@ def main() -> int:
     parser.add_argument("--stride", type=int, default=1, help="steps: every so many")
     parser.add_argument("--moments", type=int, default=1000, help="power: how many moments of the run")
     parser.add_argument("--seed", type=int, default=1, help="power, million: of what chance decides")
-    parser.add_argument("--messages", type=int, default=1_000_000, help="million, connection: how many instead")
+    parser.add_argument(
+        "--messages", type=int, default=1_000_000, help="million, connection, takeover: how many instead"
+    )
     parser.add_argument("--faults", type=int, default=1000, help="million: spread over them")
+    parser.add_argument("--kills", type=int, default=4, help="takeover: a judging process and a host by turns")
     parser.add_argument("--seconds", type=float, default=3600, help="soak: how long")
-    parser.add_argument("--rate", type=float, default=500, help="soak: messages a second")
+    parser.add_argument("--rate", type=float, default=500, help="soak, takeover: messages a second")
     parser.add_argument("--every", type=float, default=60, help="soak: seconds between faults")
     parser.add_argument("--pace", type=float, default=0, help="connection: messages a second; 0: as fast as answered")
     asked = parser.parse_args()

@@ -6,15 +6,27 @@ import asyncio
 import contextlib
 import itertools
 import time
+import typing
 from collections.abc import Callable
 
-from evidence.world import World
 from wire.ack import read_ack
 from wire.mllp import Deframer, Frame, frame
 
-__all__ = ["Laboratories"]
+__all__ = ["Door", "Laboratories"]
 
 _ANSWER_S, _PAUSE_S = 10.0, 0.2
+
+
+class Door(typing.Protocol):
+    """Where they send, and what they hold as accepted."""
+
+    accepted: set[str]
+    wrong_answers: list[str]
+
+    @property
+    def mllp_port(self) -> int:
+        """Asked for with each new connection."""
+        ...
 
 
 class Laboratories:
@@ -23,7 +35,7 @@ class Laboratories:
 
     def __init__(
         self,
-        world: World,
+        world: Door,
         build: Callable[[int, int], tuple[str, bytes]],
         over: asyncio.Event,
         *,

@@ -27,9 +27,9 @@ from evidence.every_step import Fault, armed
 from evidence.laboratories import Laboratories
 from evidence.world import Story, World
 
-__all__ = ["KINDS", "Kind", "Million", "million"]
+__all__ = ["KINDS", "PEOPLE", "Kind", "Messages", "Million", "million", "when"]
 
-_LANES, _TELLERS, _PEOPLE = 64, 2, 1000
+_LANES, _TELLERS, PEOPLE = 64, 2, 1000
 _PATIENCE_S = 900.0
 
 
@@ -85,9 +85,9 @@ async def million(
     done, stories = Million(), list[Story]()
     count = max(messages // 1000, 4)
     direct = messages - 3 * count  # a story has three names
-    async with World(folder, stories=count, people=_PEOPLE, patience_s=_PATIENCE_S) as world:
+    async with World(folder, stories=count, people=PEOPLE, patience_s=_PATIENCE_S) as world:
         started = time.monotonic()
-        labs = Laboratories(world, _Messages(2 * count), asyncio.Event(), count=direct)
+        labs = Laboratories(world, Messages(2 * count), asyncio.Event(), count=direct)
         striking = _Faults(world, labs, done, random.Random(seed), told)
         async with asyncio.TaskGroup() as group:
             for lane in range(_LANES):
@@ -106,20 +106,20 @@ async def million(
     return done
 
 
-class _Messages:
+class Messages:
     """The n-th message. What is the same in all of a kind is built once: the sender shares the cores with the engine."""
 
     def __init__(self, first_patient: int) -> None:
-        self._first = first_patient
-        self._now = datetime.now(UTC).replace(microsecond=0)
+        self.first = first_patient
+        self.now = datetime.now(UTC).replace(microsecond=0)
         self._strangers = [
             blood_count(
                 control_id="@ID@",
                 filler="F@ID@",
                 patient_id="P@ID@",
                 anc_per_mm3=2400,
-                collected=self._now - timedelta(hours=1),
-                sent=self._now,
+                collected=self.now - timedelta(hours=1),
+                sent=self.now,
                 laboratory=laboratory,
             )
             for laboratory in LABORATORIES
@@ -129,7 +129,7 @@ class _Messages:
     def __call__(self, number: int, lane: int) -> tuple[str, bytes]:
         match number % 50:
             case 0:
-                return self._registered(number // 50, lane)
+                return self.registered(number // 50, lane)
             case rest if rest % 5 in (1, 2):
                 name = f"N{number}"
                 return name, self._strangers[lane % len(self._strangers)].replace(b"@ID@", name.encode())
@@ -137,16 +137,16 @@ class _Messages:
                 name = f"C{number}"
                 return name, self._chemistry.replace(b"@ID@", name.encode())
 
-    def _registered(self, number: int, lane: int) -> tuple[str, bytes]:
+    def registered(self, number: int, lane: int) -> tuple[str, bytes]:
         """Sound counts, an hour apart: nobody is to be told of them."""
-        name, (turn, person) = f"R{number}", divmod(number, _PEOPLE)
+        name, (turn, person) = f"R{number}", divmod(number, PEOPLE)
         return name, blood_count(
             control_id=name,
             filler=f"F{name}",
-            patient_id=f"EV{self._first + person:06d}",
+            patient_id=f"EV{self.first + person:06d}",
             anc_per_mm3=2400 + turn,
-            collected=self._now - timedelta(days=20) + timedelta(hours=turn),
-            sent=self._now,
+            collected=self.now - timedelta(days=20) + timedelta(hours=turn),
+            sent=self.now,
             laboratory=LABORATORIES[lane % len(LABORATORIES)],
         )
 
@@ -156,7 +156,7 @@ async def _tell(world: World, stories: list[Story], count: int, messages: int) -
     while len(stories) < count:
         story = Story(len(stories))
         stories.append(story)
-        await _when(lambda at=story.number / count - 0.01: len(world.accepted) >= at * messages)  # type: ignore[misc]
+        await when(lambda at=story.number / count - 0.01: len(world.accepted) >= at * messages)  # type: ignore[misc]
         await world.tell(story)
 
 
@@ -189,7 +189,7 @@ class _Faults:
         for number, (name, strike) in enumerate(deck[:faults]):
             # Senders do not run ahead of the faults, nor these of them: what recovers from one is struck by the next.
             self._labs.most = int((number + 1.5) * share)
-            await _when(lambda at=number + 0.5: len(self._world.accepted) >= at * share)  # type: ignore[misc]
+            await when(lambda at=number + 0.5: len(self._world.accepted) >= at * share)  # type: ignore[misc]
             await strike()
             self._done.faults[name] += 1
             if number % 20 == 0:
@@ -214,7 +214,7 @@ class _Faults:
     async def _kill_twice(self) -> None:
         first = self._world.accepting_pid
         _signal(first, signal.SIGKILL)
-        await _when(lambda: self._world.accepting_pid != first)
+        await when(lambda: self._world.accepting_pid != first)
         await asyncio.sleep(self._chance.uniform(0, 2.5))
         _signal(self._world.accepting_pid, signal.SIGKILL)
 
@@ -227,7 +227,7 @@ class _Faults:
                 with contextlib.suppress(RuntimeError, TimeoutError):
                     at = self._chance.randint(1, 6)
                     async with armed(self._world, fault, at, log) as tracer, asyncio.timeout(5):
-                        await (tracer.wait() if "KILL" in fault.befalls else _when(lambda: _struck(log)))
+                        await (tracer.wait() if "KILL" in fault.befalls else when(lambda: _struck(log)))
                 if _struck(log):
                     return
                 await asyncio.sleep(0.1)
@@ -255,11 +255,11 @@ class _Faults:
         await self._world.prescriber.up()
 
     async def _judging_pid(self) -> int:
-        await _when(lambda: self._world.judging_pid is not None)
+        await when(lambda: self._world.judging_pid is not None)
         return self._world.judging_pid or await self._judging_pid()
 
 
-async def _when(condition: Callable[[], bool]) -> None:
+async def when(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110  # files, processes and counts tell of no event
         await asyncio.sleep(0.02)
 

@@ -33,9 +33,9 @@ from store.check import findings
 from wire.ack import read_ack
 from wire.mllp import Deframer, Frame, frame
 
-__all__ = ["Story", "World", "problems_of"]
+__all__ = ["NEUTROFLAG", "Story", "World", "family", "free_port", "problems_of", "until"]
 
-_NEUTROFLAG = (sys.executable, "-m", "engine.cli")
+NEUTROFLAG = (sys.executable, "-m", "engine.cli")
 _SYSTEM = f"urn:oid:{AUTHORITY}"
 _ANSWER_S, _START_S = 5.0, 300.0
 
@@ -127,7 +127,7 @@ class World:
         await self.prescriber.up()
         for number in range(self._patients):
             self.prescriber.add_patient((_SYSTEM, f"EV{number:06d}"), id_=f"EV{number:06d}")
-        self._ports = (_free_port(), _free_port())
+        self._ports = (free_port(), free_port())
         self.config.write_text(self._settings(), encoding="utf-8")
         await asyncio.to_thread(self._enrol)
         self._keeper = asyncio.create_task(self._keep(), name="supervisor")
@@ -168,7 +168,7 @@ class World:
     def command(self, *arguments: str) -> str:
         """What a command of the product prints, run beside the engine as an operator would."""
         done = subprocess.run(
-            [*_NEUTROFLAG, *arguments, "--config", str(self.config)], capture_output=True, text=True, check=False
+            [*NEUTROFLAG, *arguments, "--config", str(self.config)], capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(arguments)}: exit {done.returncode}: {done.stdout}{done.stderr}")
@@ -182,7 +182,7 @@ class World:
             self.starts += 1
             with (self.folder / "events.jsonl").open("ab") as events:
                 self._process = subprocess.Popen(  # noqa: ASYNC220  # returns at once
-                    self._wrap([*_NEUTROFLAG, "serve", "--config", str(self.config)]), stdout=events, stderr=events
+                    self._wrap([*NEUTROFLAG, "serve", "--config", str(self.config)]), stdout=events, stderr=events
                 )
             while self._process.poll() is None:  # noqa: ASYNC110  # a process's end is no event of ours
                 await asyncio.sleep(0.02)
@@ -193,7 +193,7 @@ class World:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         if self._process is not None:
-            for pid in _family(self._process.pid):
+            for pid in family(self._process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             await asyncio.to_thread(self._process.wait, 30)
@@ -201,7 +201,7 @@ class World:
     @contextlib.asynccontextmanager
     async def standing_still(self) -> AsyncIterator[None]:
         """All processes of the engine stopped, as those of a suspended machine are; then they go on."""
-        stopped = _family(self.accepting_pid)
+        stopped = family(self.accepting_pid)
         for pid in stopped:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
@@ -241,7 +241,7 @@ class World:
                     return (await client.get(f"http://127.0.0.1:{self._ports[1]}/readyz")).status_code == 200
                 return False
 
-            await _until(ready, "the engine is not ready", limit_s=_START_S)
+            await until(ready, "the engine is not ready", limit_s=_START_S)
 
     # The laboratory
 
@@ -257,7 +257,7 @@ class World:
                 return await ask()
             return False
 
-        await _until(accepted, f"{name} is not accepted", pause_s=0.05, limit_s=self.patience_s)
+        await until(accepted, f"{name} is not accepted", pause_s=0.05, limit_s=self.patience_s)
         self.accepted.add(name)
 
     async def _ask_mllp(self, name: str, raw: bytes) -> bool:
@@ -299,7 +299,7 @@ class World:
             async def moved(before: tuple[int, int, int] = left) -> bool:
                 return await self._left() != before
 
-            await _until(moved, f"{left} not judged, delivered, settled", limit_s=self.patience_s)
+            await until(moved, f"{left} not judged, delivered, settled", limit_s=self.patience_s)
             left = await self._left()
 
     async def _left(self) -> tuple[int, int, int]:
@@ -356,15 +356,15 @@ def _unfinished(database: Path) -> tuple[int, int, int]:
         )
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """A process and all that it has started, the youngest first."""
     with contextlib.suppress(OSError):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [one for child in children for one in _family(int(child))] + [pid]
+        return [one for child in children for one in family(int(child))] + [pid]
     return [pid]
 
 
-async def _until(
+async def until(
     condition: Callable[[], Awaitable[bool]], complaint: str, *, limit_s: float, pause_s: float = 0.03
 ) -> None:
     deadline = time.monotonic() + limit_s
@@ -374,7 +374,7 @@ async def _until(
         await asyncio.sleep(pause_s)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -103,10 +103,12 @@ def promises(connection: Connection) -> str:
     """Why this database cannot keep what an acknowledgement promises, in words; "" when it can."""
     if connection.dialect.name == "sqlite":
         return ""
-    if connection.scalar(text("SHOW transaction_read_only")) == "on":
+    names = ("transaction_read_only", "fsync", "full_page_writes")
+    found = connection.execute(text("SELECT " + ", ".join(f"current_setting('{name}')" for name in names))).one()
+    if found[0] == "on":
         return "the database is read-only"
-    for name in ("fsync", "full_page_writes"):
-        if connection.scalar(text(f"SHOW {name}")) == "off":
+    for name, value in zip(names[1:], found[1:], strict=True):
+        if value == "off":
             return f"the server runs with {name} = off: what it commits does not outlast a power loss"
     return ""
 

@@ -88,7 +88,7 @@ _announce = Prepared(
     .values(names=_said.c.new_names)
 )
 _earlier = Prepared(
-    select(message.c.id, claim.c.names)
+    select(message.c.id, claim.c.names, or_(claim.c.message_id.is_(None), claim.c.expires_at < _now))
     .select_from(message.outerjoin(claim, claim.c.message_id == message.c.id))
     .where(
         message.c.disposition.is_(None),
@@ -132,8 +132,9 @@ def _openable(connection: Connection, rows: Sequence[Any]) -> Sequence[Any]:
     return [row for row in rows if row[-2] not in theirs] if theirs else rows
 
 
-def announce(connection: Connection, owner: str, names: Mapping[int, Iterable[str]]) -> set[int]:
-    """Says whom each of these messages speaks of; gives those that must wait for an earlier one of somebody else.
+def announce(connection: Connection, owner: str, names: Mapping[int, Iterable[str]]) -> tuple[set[int], bool]:
+    """Says whom each of these messages speaks of; gives those that must wait for an earlier one of somebody else, and whether
+    one of them waits in vain: nobody has that earlier one now.
 
     A message waits for an earlier one that speaks of the same, and for one of which nobody has said yet whom it speaks of.
     """
@@ -141,19 +142,26 @@ def announce(connection: Connection, owner: str, names: Mapping[int, Iterable[st
     said = {"number": list(mine), "new_names": [json.dumps(sorted(theirs)) for theirs in mine.values()]}
     _announce.many(connection, [{**said, "of": owner}])
     rows: Sequence[Any] = _earlier.rows(connection, {"before": max(mine), "of": owner})
-    theirs = {number: None if text is None else set(json.loads(text)) for number, text in rows}
+    theirs = {number: None if text is None else set(json.loads(text)) for number, text, _ in rows}
+    free = {number for number, _, is_free in rows if is_free}
     waiting: set[int] = set()
     spoken_of: set[str] = set()
+    nobodys: set[str] = set()
+    vain = False
     for number, names_of in sorted((theirs | mine).items()):
         if number in mine:
             if not spoken_of.isdisjoint(mine[number]):
                 waiting.add(number)
+                vain = vain or not nobodys.isdisjoint(mine[number])
                 spoken_of |= mine[number]
         elif names_of is None:
-            return waiting | {later for later in mine if later > number}
+            later = {one for one in mine if one > number}
+            return waiting | later, vain or (number in free and bool(later))
         else:
             spoken_of |= names_of
-    return waiting
+            if number in free:
+                nobodys |= names_of
+    return waiting, vain
 
 
 def done(connection: Connection, numbers: Iterable[int]) -> None:

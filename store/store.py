@@ -109,6 +109,8 @@ class Store:
         self._sole = sole
         self._patience_s = patience_s
         self._claimed: set[int] = set()
+        self._refused = False
+        """The last message that came was not stored."""
         if wrong := database.problem(url):
             raise StoreUnavailable(wrong)
         self._file = database.file_of(url)
@@ -206,7 +208,21 @@ class Store:
     # Inbox
 
     async def accept(self, envelope: Envelope) -> Accepted:
-        return await self._writing.accept(envelope)
+        try:
+            accepted = await self._writing.accept(envelope)
+        except StoreUnavailable:
+            self._refused = True
+            raise
+        self._refused = False
+        return accepted
+
+    async def takes(self) -> None:
+        """Raises StoreUnavailable when messages would not be taken now. After one that was refused a write tells."""
+        if wrong := await self.read(database.promises):
+            raise StoreUnavailable(wrong)
+        if self._refused:
+            await self.write(lambda connection: inbox.count(connection, [("received", "", 0)]))
+            self._refused = False
 
     # Worklist
 
@@ -230,10 +246,11 @@ class Store:
             with contextlib.suppress(StoreUnavailable):  # closed: then all is given back
                 self._writing.run(lambda connection: leases.give_up(connection, self.owner, numbers))
 
-    async def announce(self, names: Mapping[int, Iterable[str]]) -> set[int]:
-        """Says whom claimed messages speak of; gives those that must wait for an earlier one that somebody else judges."""
+    async def announce(self, names: Mapping[int, Iterable[str]]) -> tuple[set[int], bool]:
+        """Says whom claimed messages speak of; gives those that must wait for an earlier one of somebody else, and whether
+        that is in vain: nobody has it now."""
         if not self.shared or not names:
-            return set()
+            return set(), False
         return await self._writing.run(lambda connection: leases.announce(connection, self.owner, names))
 
     async def lead(self, names: Iterable[str]) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -13,9 +14,14 @@ import pytest
 import trustme
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 from cryptography.hazmat.primitives import serialization
 
 _SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "dev" / "kafka" / "kafka.sh"
+
+# Numbers of Kafka's protocol: resources and operations (org.apache.kafka.common.resource, .acl).
+_ACL = {"topic": 2, "group": 3, "all": 2, "read": 3, "write": 4}
+_LITERAL, _DENY, _ALLOW = 3, 2, 3
 
 
 class Broker:
@@ -34,9 +40,9 @@ class Broker:
     def stop(self, how: str = "stop") -> None:
         subprocess.run([str(_SCRIPT), how, str(self.folder)], check=True, timeout=60)
 
-    async def topic(self, partitions: int = 1, **config: str) -> str:
-        """A new topic of its own name."""
-        name = f"t-{uuid.uuid4().hex[:12]}"
+    async def topic(self, partitions: int = 1, name: str = "", **config: str) -> str:
+        """A new topic, of its own name if none is given."""
+        name = name or f"t-{uuid.uuid4().hex[:12]}"
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await admin.start()
         try:
@@ -45,13 +51,40 @@ class Broker:
             await admin.close()
         return name
 
+    @contextlib.asynccontextmanager
+    async def forbidden(self, kind: str, name: str, operation: str) -> AsyncIterator[None]:
+        """The account ``lab`` may do everything but this for so long."""
+        rules = [
+            (_ACL[kind], name, _LITERAL, "User:lab", "*", _ACL[what], said)
+            for what, said in (("all", _ALLOW), (operation, _DENY))
+        ]
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            for rule in rules:
+                await admin._send_request(CreateAclsRequest(*rule))
+            yield
+            for rule in rules:
+                await admin._send_request(DeleteAclsRequest(*rule))
+        finally:
+            await admin.close()
+
     async def send(
-        self, topic: str, *values: bytes | None, key: bytes | None = None, partition: int | None = None
+        self,
+        topic: str,
+        *values: bytes | None,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: list[tuple[str, bytes]] | None = None,
     ) -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, enable_idempotence=True)
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.bootstrap, enable_idempotence=True, max_request_size=10_000_000
+        )
         await producer.start()
         try:
-            sent = [await producer.send(topic, value, key=key, partition=partition) for value in values]
+            sent = [
+                await producer.send(topic, value, key=key, partition=partition, headers=headers) for value in values
+            ]
             await asyncio.gather(*sent)
         finally:
             await producer.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -164,18 +165,19 @@ async def test_offsets_that_the_broker_no_longer_has_are_told_and_passed(
 async def test_a_topic_that_is_missing_is_named_and_read_once_it_is_there(
     broker: Any, received: Any, start: Any, hl7: Any, eventually: Any
 ) -> None:
-    there, missing = await broker.topic(1), "not-yet-there"
+    there, missing = await broker.topic(1), f"later-{uuid.uuid4().hex[:8]}"
     running = await start(_in(broker, there, missing, group=there))
-
-    async def state() -> str:
-        return str((await running.engine.readiness())[1]["kafka"]["state"])
-
-    async def named() -> bool:
-        return await state() == f"topic missing: {missing}"
-
-    await eventually(named, 30)
+    await eventually(lambda: _state(running, f"topic missing: {missing}"), 30)
     await broker.send(there, hl7.oru("T1"))
     await received(running, 1)
+    await broker.topic(1, missing)
+    await broker.send(missing, hl7.oru("T2", filler="B3"))
+    await received(running, 2)
+    await eventually(lambda: _state(running, "consuming"), 30)
+
+
+async def _state(running: Any, wanted: str) -> bool:
+    return wanted in (await running.engine.readiness())[1]["kafka"]["state"]
 
 
 async def test_a_broker_that_dies_is_told_and_read_again_without_a_restart(
@@ -288,3 +290,62 @@ async def test_a_wrong_password_is_said_and_the_alert_waits(
     await eventually(said, 30)
     (waiting,) = [row for row in await running.deliveries() if row["destination"] == "topic"]
     assert waiting["state"] == "waiting"
+
+
+@pytest.mark.parametrize("kind", ["topic", "group"])
+async def test_a_right_that_is_missing_is_said_and_its_records_are_read_once_it_is_given(
+    kind: str, broker: Any, start: Any, hl7: Any, received: Any, eventually: Any
+) -> None:
+    topic = await broker.topic(1)
+    how = _secured(broker, broker.folder / "tls" / "password")
+    await broker.send(topic, hl7.oru("K1"))
+    async with broker.forbidden(kind, topic, "read"):
+        running = await start(f'[kafka]\n{how}topics = ["{topic}"]\ngroup = "{topic}"\n')
+        await eventually(lambda: _state(running, "not authorised"), 60)
+        # The other doors are not held by it, and the log is not filled with it.
+        assert await running.tell(hl7.oru("M1", filler="B3")) == ["AA"]
+        told = (await running.engine._metrics()).decode()
+        assert 'neutroflag_notices_total{channel="kafka",event="not_authorised"} 1.0' in told
+    await received(running, 2)
+    await eventually(lambda: _state(running, "consuming"), 30)
+    assert sorted(row["control_id"] for row in await running.messages()) == ["K1", "M1"]
+
+
+async def test_an_alert_waits_for_the_right_to_its_topic(broker: Any, start: Any, hl7: Any, eventually: Any) -> None:
+    alerts = await broker.topic(1)
+    how = _secured(broker, broker.folder / "tls" / "password")
+    async with broker.forbidden("topic", alerts, "write"):
+        running = await start(
+            f'[[destination]]\nname = "topic"\nkind = "kafka"\n{how}topic = "{alerts}"\n'
+            "retry_first_s = 0.05\nretry_longest_s = 0.5\n"
+        )
+        await running.tell(hl7.oru(anc="0.84"))
+
+        async def down() -> bool:
+            (waiting,) = [row for row in await running.deliveries() if row["destination"] == "topic"]
+            _, state = await running.engine.readiness()
+            return waiting["state"] == "waiting" and bool(state["destinations"]["topic"] == "down")
+
+        await eventually(down, 30)
+    assert len(await broker.read(alerts, 1)) == 1
+    await running.settled()
+    assert {row["state"] for row in await running.deliveries()} == {"delivered"}
+
+
+async def test_a_record_that_is_too_large_stops_nothing_in_either_direction(
+    broker: Any, start: Any, hl7: Any, received: Any
+) -> None:
+    """In: larger than what one fetch asks for. Out: larger than the topic takes, a dead letter for a person."""
+    results = await broker.topic(1, **{"max.message.bytes": "8000000"})
+    small = await broker.topic(1, **{"max.message.bytes": "500"})
+    running = await start(_in(broker, results, group=results) + _out(broker, small))
+    large = hl7.oru("K1", anc="2.60") + b"NTE|1||" + b"x" * 4_000_000 + b"\r"
+    # What the sender said of its kind is not believed: the bytes tell.
+    said = [("content-type", b"application/fhir+json")]
+    await broker.send(results, large, hl7.oru("K2", anc="0.84", filler="B3"), headers=said)
+    await received(running, 2)
+    await running.settled()
+    assert await running.dispositions() == ["judged", "judged"]
+    dead = [row for row in await running.deliveries() if row["destination"] == "topic"]
+    assert {(row["state"], row["code"]) for row in dead} == {("dead", "record-too-large")}
+    assert {row["state"] for row in await running.deliveries() if row["destination"] != "topic"} == {"delivered"}

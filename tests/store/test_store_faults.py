@@ -116,6 +116,9 @@ async def test_a_database_that_stays_locked_is_said_to_be_unavailable(
         with pytest.raises(StoreUnavailable):
             await store.accept(envelope("M1"))
         assert rows_of("select count(*) from message") == [0]
+        with pytest.raises(StoreUnavailable):
+            await store.takes()
+    await store.takes()  # without a message that would show it
     assert (await store.accept(envelope("M1"))).message_id == 1
 
 

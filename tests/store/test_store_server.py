@@ -200,3 +200,26 @@ async def test_what_a_dead_worker_had_claimed_is_claimed_by_another_after_its_ti
 async def test_text_that_the_server_cannot_hold_costs_no_message(store: Store, envelope: Any, rows_of: Any) -> None:
     await store.accept(envelope("M\x001", "MSH|\x00"))
     assert rows_of("select control_id, length(raw) from message join body on message_id = id") == [("M\ufffd1", 5)]
+
+
+async def test_who_waits_for_a_message_that_nobody_has_is_told_so(
+    server: Any, url: str, store: Store, envelope: Any
+) -> None:
+    for n in range(3):
+        await store.accept(envelope(f"M{n}"))
+    dead, alive = Store(url, sole=False), Store(url, sole=False)
+    await dead.open()
+    await alive.open()
+    (first,) = await dead.claim(1)
+    second, third = await alive.claim(2)
+    spoken_of = {second.message_id: {"a"}, third.message_id: {"b"}}
+    # Whom the first one speaks of is not known yet.
+    assert await alive.announce(spoken_of) == ({second.message_id, third.message_id}, False)
+    assert await dead.announce({first.message_id: {"a"}}) == (set(), False)
+    assert await alive.announce(spoken_of) == ({second.message_id}, False)
+    oldest = "update claim set expires_at = 0 where message_id = (select min(message_id) from claim)"
+    server.run(oldest, url.rpartition("/")[2])
+    assert await alive.announce(spoken_of) == ({second.message_id}, True)
+    await dead.close()  # gives up what it has
+    assert await alive.announce(spoken_of) == ({second.message_id, third.message_id}, True)
+    await alive.close()

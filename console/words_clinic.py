@@ -366,6 +366,11 @@ _ALERT: dict[str, tuple[str, str]] = {
         "Cette alerte n’attend plus de réponse.",
         "This alert no longer waits for an answer.",
     ),
+    "clinic.alert.question": (
+        "Cette alerte est close, et ce qui a été décidé reste à dire.",
+        "This alert is closed, and what was decided is still to be said.",
+    ),
+    "clinic.alert.question.link": ("Dire ce qui a été décidé", "Say what was decided"),
     "clinic.alert.may-not": (
         "Votre rôle permet de lire cette alerte, pas d’y répondre.",
         "Your role lets you read this alert, not answer it.",

@@ -42,7 +42,7 @@ from rules.limits import limits_of
 from rules.model import TreatmentCourse
 from store import Store, inbox, outbox, register
 from store.answers import Overtaken, write
-from store.port import AlertRecord, Answer, Audit, PatientRecord, Work
+from store.port import AlertRecord, Answer, Audit, PatientRecord, Step, Work
 from store.values import encode, to_ms
 
 __all__ = ["Clinician"]
@@ -81,9 +81,9 @@ class Clinician:
         """Raises RefusedInput, LookupError, StoreUnavailable."""
         by, reason = _who(by), _why(decision, reason)
         for _ in range(_TRIES):
-            standing = await self._standing(alert_id, decision, revision)
+            standing, decided = await self._standing(alert_id, decision, revision)
             given = Answer(
-                alert_id=alert_id,
+                alert_id=standing.alert.id,
                 revision=standing.alert.revision,
                 patient_id=standing.patient_id,
                 at=self._clock(),
@@ -93,7 +93,7 @@ class Clinician:
                 closes=decision is not Decision.NOT_MY_PATIENT,
             )
             if standing.state == "open" and self._escalation is not None:
-                if await self._ended_or_passed(standing, given, self._escalation):
+                if await self._ended_or_passed(standing, given, self._escalation, decided):
                     self._store.on_arrivals()
                     return
                 # Something else of the patient changed meanwhile; whether the alert did is seen by reading it again.
@@ -106,21 +106,30 @@ class Clinician:
             return
         raise RefusedInput("", "changed-meanwhile")
 
-    async def _standing(self, alert_id: str, decision: Decision, revision: int | None) -> AlertRecord:
+    async def _standing(
+        self, alert_id: str, decision: Decision, revision: int | None
+    ) -> tuple[AlertRecord, AlertRecord | None]:
+        """The alert that the answer ends; and, where that is the open question about another one which was closed or taken
+        back, the one that was answered."""
         standing = await self._store.read(lambda connection: register.alert_by_id(connection, alert_id))
         if standing is None:
             raise LookupError(alert_id)
-        if standing.state == "withdrawn":
+        question = None
+        if standing.state != "open":
+            question = await self._store.read(lambda connection: register.question_about(connection, alert_id))
+        if standing.state == "withdrawn" and question is None:
             raise RefusedInput("", "withdrawn")
         if revision is not None and revision != standing.alert.revision:
             raise RefusedInput("", "changed-meanwhile")
         if decision not in decisions_for(standing.alert.family, standing.alert.level, standing.alert.reason):
             raise RefusedInput("decision", "not-for-this-alert")
-        return standing
+        return (standing, None) if question is None else (question, standing)
 
-    async def _ended_or_passed(self, standing: AlertRecord, given: Answer, escalation: Escalation) -> bool:
+    async def _ended_or_passed(
+        self, standing: AlertRecord, given: Answer, escalation: Escalation, decided: AlertRecord | None
+    ) -> bool:
         """In one commit with what follows: word of the answer to whoever has the alert before them, or the next owner
-        asked. False when something changed meanwhile, and nothing was written."""
+        asked. False when something changed meanwhile, and nothing was written. ``decided``: the alert that it was said of."""
         work = Work(at=given.at)
         work.unanswered.append((given.alert_id, given.revision))
         if standing.patient_id is not None:
@@ -131,6 +140,18 @@ class Clinician:
         else:
             work.answers.append(given)
             escalation.handed_back(standing, work, given.at, by=given.by)
+        if decided is not None:
+            work.steps.append(
+                Step(
+                    alert_id=decided.alert.id,
+                    revision=decided.alert.revision,
+                    patient_id=decided.patient_id,
+                    at=given.at,
+                    state="answered",
+                    who=given.by,
+                    evidence=given.decision,
+                )
+            )
         return await self._store.record(work) is None
 
     async def change_course(self, patient_id: str, change: CourseChange, *, by: str) -> None:

@@ -36,12 +36,12 @@ from rules.model import (
     Trust,
 )
 from rules.texts import SHIPPED, Wordings
-from rules.withdrawal import ANSWERED_WITHDRAWN, acted_on, moved, withdrawal
+from rules.withdrawal import ANSWERED_WITHDRAWN, acted_on, lowered_words, moved, withdrawal
 from rules.words import Words
-from store.port import AlertRecord, Answer, Delivery, PatientRecord, Step, Work
+from store.port import CLOCK, AlertRecord, Answer, Delivery, PatientRecord, ResultRecord, Step, Work
 from store.values import new_id
 
-__all__ = ["PATIENCE", "Notifier"]
+__all__ = ["PATIENCE", "Notifier", "doubted_key"]
 
 _NONE = Decimal("Infinity")
 """Higher than any count: what has no value decides nothing."""
@@ -87,14 +87,20 @@ class Notifier:
         work: Work,
     ) -> str | None:
         """Raises or updates the alert of a verdict; its id, or None where the verdict calls for none."""
-        result = _deciding(record, verdict, result)
+        deciding = _deciding(record, verdict, result)
+        if deciding is not None and deciding is not result:
+            result, key = deciding, deciding.key
         draft = alerts_for(
             verdict, register_id=record.id, language=self.language, result=result, wordings=self.wordings
         )
         if draft is None or record.course.state is CourseState.DECEASED:
             return None
         standing = record.alerts.get(draft.id)
-        if standing is not None and _would_hide_a_stop(standing, verdict, draft):
+        if standing is not None and _lowers_a_stop(standing, draft):
+            if standing.result_key in (key, doubted_key(key)):
+                return (
+                    draft.id
+                )  # a correction: what the alert still rests on is asked of every count (``engine.stops``)
             episode = f"{verdict.episode_on}|after-stop"
             draft = dataclasses.replace(
                 draft, id=alert_id(record.id, AlertFamily.SCHEDULE, episode), family=AlertFamily.SCHEDULE
@@ -132,7 +138,8 @@ class Notifier:
             # What is worse is asked anew, and never later than what it replaces would have been asked again.
             open_until = standing.alert.answer_by if standing is not None and not anew else None
             alert = self.asked(alert, now, by=open_until)
-        opened_by = key if reopened or standing is None else standing.result_key
+        # What it rests on: the count that last made it worse. The clock's verdict rests on counts.
+        opened_by = key if reopened or standing is None or (asks and key != CLOCK) else standing.result_key
         entry = AlertRecord(
             alert=alert,
             patient_id=record.id,
@@ -242,7 +249,7 @@ class Notifier:
         kept = set(still)
         for standing in list(record.alerts.values()):
             before = standing.alert
-            if standing.state == "withdrawn" or standing.result_key != key or before.id in kept:
+            if standing.state == "withdrawn" or standing.result_key not in (key, doubted_key(key)) or before.id in kept:
                 continue
             if before.family is AlertFamily.REVIEW:
                 continue
@@ -264,6 +271,44 @@ class Notifier:
             undecided.settle(self, record, before.id, now=now, work=work)
             if review:
                 self._acted_on(record, before, review, now, work, answered=standing.state == "answered")
+
+    def lowered(
+        self,
+        record: PatientRecord,
+        standing: AlertRecord,
+        verdict: Assessment,
+        behind: ResultRecord,
+        *,
+        now: datetime,
+        work: Work,
+    ) -> None:
+        """The count that an alert rested on is corrected, and what is left calls for it at this level: told by the same
+        channels, as urgently, and with the level that was told."""
+        before = standing.alert
+        draft = alerts_for(
+            verdict, register_id=record.id, language=self.language, result=behind.result, wordings=self.wordings
+        )
+        if draft is None:
+            return
+        words = self.words()
+        title, text = lowered_words(before, draft.title, draft.text, words)
+        alert = dataclasses.replace(
+            before,
+            revision=before.revision + 1,
+            kind=AlertKind.UPDATED,
+            level=draft.level,
+            urgency=before.pressing,
+            title=title,
+            text=text,
+            bare=(),
+            updated_at=now,
+            assessment=verdict,
+            result=behind.result,
+            language=self.language,
+        )
+        entry = dataclasses.replace(standing, alert=alert, result_id=behind.id, result_key=behind.key)
+        record.alerts[alert.id] = entry
+        self.send(entry, work)
 
     def take_back(self, record: PatientRecord, standing: AlertRecord, *, now: datetime, work: Work) -> None:
         """An open alert that goes on under another patient's record (a merge, or its undoing)."""
@@ -330,12 +375,14 @@ class Notifier:
         record.alerts[number] = entry
         self.send(entry, work)
 
-    def answered(self, entry: AlertRecord, given: Answer, work: Work) -> AlertRecord:
+    def answered(self, entry: AlertRecord, given: Answer, work: Work, *, of_another: bool = False) -> AlertRecord:
         """Files a person's answer, which ends the alert, with word of it to wherever something of it may still stand open:
-        with earlier owners, second recipients, at other destinations. The alert's own words stay as they are."""
+        with earlier owners, second recipients, at other destinations. The alert's own words stay as they are.
+
+        ``of_another``: it was said of another alert, so that this one's own Task stands open where it came from, too."""
         alert = entry.alert
         copied = self._copied(alert)
-        alone = given.destination if not alert.escalation and given.destination not in copied else ""
+        alone = given.destination if not (alert.escalation or of_another or given.destination in copied) else ""
         told = self.told_of_answers
         names = [
             name for name in dict.fromkeys((*alert.told, *copied)) if name in told and (name != alone or told[name])
@@ -500,14 +547,18 @@ def _to_be_reviewed(record: PatientRecord, standing: AlertRecord) -> str:
     return alert_id(record.id, AlertFamily.REVIEW, f"{before.id}|{before.revision}|withdrawn")
 
 
-def _would_hide_a_stop(standing: AlertRecord, verdict: Assessment, draft: AlertDraft) -> bool:
+def doubted_key(key: str) -> str:
+    """The measurement's name for a doubtful restatement of it, which is judged as a count of its own."""
+    return f"{key}|doubted"
+
+
+def _lowers_a_stop(standing: AlertRecord, draft: AlertDraft) -> bool:
     """A follow-up count after a stop is milder than the stop; said under the stop's id it would lower an alert that
     nobody has answered, or the words that somebody has. It is told beside it, and the stop stays as it was (promise 6)."""
     return (
         draft.family is AlertFamily.STOP
         and standing.state in ("open", "answered")
         and draft.level.rank < standing.alert.level.rank
-        and not verdict.action.startswith("STOP_IMMEDIATELY")
     )
 
 

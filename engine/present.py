@@ -13,7 +13,8 @@ from datetime import date, datetime, time, timedelta
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
-from engine.notify import Notifier
+from engine.notify import Notifier, doubted_key
+from engine.stops import has_stops, settle, stops_of
 from rules import assess, find_protocol
 from rules.model import AlertFamily, Assessment, CourseState, LabResult, TreatmentCourse, Trust, Unassessable
 from store.port import CLOCK, Claim, PatientRecord, ResultRecord, Work
@@ -60,10 +61,18 @@ class Present:
         if item.result.trust is Trust.ESTABLISHED:
             record.pending_at = None
         holding = self._judge(record, item, turn, first=not replaces)
+        in_doubt = item.result.trust is Trust.PROVISIONAL and not item.result.status.withdrawn
+        stops = None
+        if has_stops(record) and not in_doubt and not (not replaces and self._is_history(item.result, turn)):
+            history = history_of(record)
+            stops = stops_of(record, history, lambda result: self._assess(record, history, result, turn))
+            holding.update(stops.worst)
         if replaces:
             self.notifier.withdraw(
                 record, key=item.key, still=holding, replaced_by=item.result, now=turn.now, work=turn.work
             )
+        if stops is not None:
+            settle(self.notifier, record, stops, item.key, source=turn.source, now=turn.now, work=turn.work)
 
     def doubted(self, record: PatientRecord, item: ResultRecord, turn: Turn) -> None:
         """A doubtful restatement of an established count: it may alarm, and it takes nothing back (promise 3)."""
@@ -71,7 +80,7 @@ class Present:
             self.review(record, "withdrawal-in-doubt", item.result.where, turn)
             return
         # Judged as a count of its own: as a version it would put the established one out of the history.
-        item = dataclasses.replace(item, result=dataclasses.replace(item.result, key=f"{item.key}|doubted"))
+        item = dataclasses.replace(item, result=dataclasses.replace(item.result, key=doubted_key(item.key)))
         own = self._verdict_on(record, history_of(record), item, turn)
         if own is not None:
             self._raise(record, own, item, turn)

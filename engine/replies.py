@@ -71,6 +71,12 @@ class Replies:
             self._answered(entry, reply, decision or Decision.NOTED, record, turn)
             return
         note = self._why_not(reply, decision, entry) if what == "answered" else ""
+        question = undecided.open_question(record, number) if record is not None and not reply.recipient else None
+        if question is not None and what == "answered" and undecided.states_a_decision(decision) and not note:
+            # Said later on the Task that had been closed without it.
+            self._step(entry, what, reply, turn, note)
+            self._answered(question, reply, decision or Decision.NOTED, record, turn, of_another=True)
+            return
         self._step(entry, "seen" if what == "answered" and note else what, reply, turn, note)
         if entry.state == "open" and not reply.recipient and what in ("seen", "answered", "handed-back"):
             work.seen[alert.id] = turn.now
@@ -93,6 +99,8 @@ class Replies:
         return not (decision is not None and needs_reason(decision) and not reply.reason)
 
     def _why_not(self, reply: Reply, decision: Decision | None, entry: AlertRecord) -> str:
+        if decision is not None and needs_reason(decision) and not reply.reason and not reply.recipient:
+            return f"{decision.value} without a reason"
         if entry.state != "open" or reply.recipient:
             return ""
         if reply.revision is not None and reply.revision < entry.alert.question:
@@ -102,7 +110,14 @@ class Replies:
         return f"{decision.value if decision else '?'} without a reason"
 
     def _answered(
-        self, entry: AlertRecord, reply: Reply, decision: Decision, record: PatientRecord | None, turn: Turn
+        self,
+        entry: AlertRecord,
+        reply: Reply,
+        decision: Decision,
+        record: PatientRecord | None,
+        turn: Turn,
+        *,
+        of_another: bool = False,
     ) -> None:
         alert, work = entry.alert, turn.work
         unsaid = "" if reply.decision else "completed without a stated decision"
@@ -120,7 +135,7 @@ class Replies:
             destination=turn.sender,
             evidence=reply.evidence,
         )
-        answered = self.escalation.notifier.answered(entry, given, work)
+        answered = self.escalation.notifier.answered(entry, given, work, of_another=of_another)
         if record is not None:
             record.alerts[alert.id] = answered
             if undecided.calls_for_a_decision(alert) and not undecided.states_a_decision(decision):

@@ -21,7 +21,7 @@ from store.port import AlertRecord, PatientRecord, Work
 if TYPE_CHECKING:
     from engine.notify import Notifier
 
-__all__ = ["ask", "calls_for_a_decision", "settle", "states_a_decision"]
+__all__ = ["ask", "calls_for_a_decision", "open_question", "settle", "states_a_decision"]
 
 
 def calls_for_a_decision(alert: Alert) -> bool:
@@ -65,10 +65,15 @@ def ask(notifier: Notifier, record: PatientRecord, before: Alert, *, by: str, no
     notifier.send(entry, work)
 
 
+def open_question(record: PatientRecord, stop: str) -> AlertRecord | None:
+    standing = record.alerts.get(_number(record, stop))
+    return standing if standing is not None and standing.state == "open" else None
+
+
 def settle(notifier: Notifier, record: PatientRecord, stop: str, *, now: datetime, work: Work) -> None:
     """The stop itself asks again, or is taken back and asks in another way: the question beside it ends."""
-    standing = record.alerts.get(_number(record, stop))
-    if standing is None or standing.state != "open":
+    standing = open_question(record, stop)
+    if standing is None:
         return
     words = ended_elsewhere_words(standing.alert.title, notifier.words(standing.alert.language))
     notifier.withdrawn(record, standing, words, now=now, work=work, reason=ENDED)

@@ -6,7 +6,7 @@ from rules.explain import plain
 from rules.model import Alert, LabResult, ResultStatus
 from rules.words import Words
 
-__all__ = ["ANSWERED_WITHDRAWN", "acted_on", "moved", "withdrawal"]
+__all__ = ["ANSWERED_WITHDRAWN", "acted_on", "lowered_words", "moved", "withdrawal"]
 
 ANSWERED_WITHDRAWN = "answered-alert-withdrawn"
 """Reason of the REVIEW alert that ``acted_on`` words."""
@@ -22,6 +22,13 @@ def acted_on(before: Alert, words: Words, *, answered: bool = True) -> tuple[str
     bare, _ = before.bare_words
     title, text = (words.acted_title, words.acted) if answered else (words.unsure_title, words.unsure)
     return title.format(title=bare), f"{text}\n{words.never_alone}"
+
+
+def lowered_words(before: Alert, title: str, text: str, words: Words) -> tuple[str, str]:
+    """What still stands (``title``, ``text``) once the count behind a higher level is corrected, below what was told."""
+    bare, _ = before.bare_words
+    told = words.lowered.format(title=bare, level=words.levels[before.level.value])
+    return words.lowered_title.format(title=title), f"{told}\n{text}"
 
 
 def withdrawal(before: Alert, replaced_by: LabResult, words: Words) -> tuple[str, str]:

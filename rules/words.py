@@ -54,6 +54,8 @@ class Words:
     withdrawn_title: str
     corrected: str
     taken_back: str
+    lowered_title: str
+    lowered: str
     in_error: str
     cancelled: str
     moved: str

@@ -26,6 +26,7 @@ from rules.model import (
 from rules.silence import SYSTEM_REASONS
 from store import steps
 from store.port import Step
+from store.register import question_about
 from store.tables import alert, answer, assessment, audit, delivery, identifier, message, patient, result
 from store.values import (
     decode_alert,
@@ -169,6 +170,8 @@ class AlertFile:
     answers: tuple[AnswerRow, ...]
     steps: tuple[Step, ...] = ()
     """Its way so far, oldest first."""
+    question: str = ""
+    """The open alert that asks for the decision on this one, which was closed without it or taken back."""
 
 
 def open_alerts(connection: Connection, limit: int, *, level: str = "") -> list[AlertRow]:
@@ -483,10 +486,12 @@ def alert_file(connection: Connection, alert_id: str) -> AlertFile | None:
         )
         for row in connection.execute(query)
     )
+    question = question_about(connection, alert_id) if found[0].state != "open" else None
     return AlertFile(
         row=found[0],
         patient=patient_exists(connection, number) if number else None,
         deliveries=deliveries,
         answers=_answers(connection, answer.c.alert_id == alert_id),
+        question=question.alert.id if question is not None else "",
         steps=tuple(steps.of(connection, alert_id)),
     )

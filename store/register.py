@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from rules.decisions import UNDECIDED
 from rules.model import AlertFamily, PatientIdentifier, Trust
 from rules.silence import AT_ONCE, look_on
 from store import answers, steps, trail
@@ -284,6 +285,15 @@ def alert_by_id(connection: Connection, alert_id: str) -> AlertRecord | None:
         result_key=row.result_key,
         seen=row.seen_at is not None,
     )
+
+
+def question_about(connection: Connection, alert_id: str) -> AlertRecord | None:
+    """The open alert that asks for the decision on this one, which was closed without it or taken back; None: none does."""
+    whose = select(alert.c.patient_id).where(alert.c.id == alert_id).scalar_subquery()
+    keys = [f"{UNDECIDED}|{alert_id}", f"answered|{alert_id}"]
+    query = select(alert.c.id).where(alert.c.patient_id == whose, alert.c.state == "open", alert.c.result_key.in_(keys))
+    found = connection.scalars(query.limit(1)).first()
+    return alert_by_id(connection, found) if found is not None else None
 
 
 def alert_by_number(connection: Connection, number: str) -> AlertRecord | None:

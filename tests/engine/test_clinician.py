@@ -329,6 +329,11 @@ async def test_an_answered_alert_that_the_laboratory_takes_back_leaves_a_task_fo
     (task,) = [entry for entry in alerts.values() if entry.alert.family.value == "ANC-REVIEW"]
     assert (task.state, task.alert.reason) == ("open", "answered-alert-withdrawn")
     assert "RETIRÉE APRÈS RÉPONSE" in task.alert.title
+    # Said on the page of the stop that was taken back, it ends the question that is left of it; then nothing asks any more.
+    await clinician(running).answer(stop.alert.id, decision=Decision.PATIENT_REACHED, reason="", by=WHO)
+    alerts = (await patient(running)).alerts
+    assert alerts[task.alert.id].state == "answered"
+    assert alerts[stop.alert.id].state == "withdrawn"
     with pytest.raises(RefusedInput) as raised:
         await clinician(running).answer(stop.alert.id, decision=Decision.STOPPED, reason="", by=WHO)
     assert raised.value.code == "withdrawn"

@@ -152,6 +152,44 @@ async def test_a_stop_closed_without_a_decision_leaves_the_question_what_was_dec
     assert len(prescriber.tasks()) == 2
 
 
+@pytest.mark.parametrize("where", ["console", "task", "task without a reason"])
+async def test_the_question_ends_too_when_the_decision_is_said_of_the_closed_stop(
+    running: Any, hl7: Any, prescriber: Any, eventually: Any, rows_of: Any, where: str
+) -> None:
+    await running.tell(hl7.oru("M1", anc="0.40"))
+    await running.settled()
+    task = task_of(prescriber)
+    prescriber.answer(task["id"], "completed", "Dr Hoda")
+    await state_is(running, "open", eventually, "ANC-REVIEW")
+    stop = await alert_of(running)
+    assert stop["state"] == "answered"
+    if where == "console":
+        async with httpx2.AsyncClient(base_url=running.url) as door:
+            page = await door.get(f"/console/alerts/{stop['id']}")
+            asked = (await alert_of(running, "ANC-REVIEW"))["id"]
+            assert f"/console/alerts/{asked}#answer" in page.text
+        await running.engine._pages.console.actions.answer(
+            stop["id"], decision=Decision.STOPPED, reason="", by="Dr Hoda"
+        )
+    else:
+        decision = "STOPPED" if where == "task" else "CONTINUED-JUSTIFIED"
+        changed = prescriber.answer(task["id"], "completed", "Dr Hoda", decision=decision)
+        if where != "task":
+            changed.pop("note")
+            prescriber.fhir._store("Task", task["id"], changed)
+            await eventually(
+                lambda: rows_of("SELECT count(*) FROM step WHERE evidence LIKE '%: continued without a reason'")
+            )
+            assert (await alert_of(running, "ANC-REVIEW"))["state"] == "open"
+            return
+    await state_is(running, "answered", eventually, "ANC-REVIEW")
+    await running.settled()
+    assert rows_of("SELECT decision FROM answer ORDER BY id") == ["noted", "stopped"]
+    assert [step for step in await way(running, stop["id"]) if step == "answered"] == ["answered"] * 2
+    assert [one["status"] for one in prescriber.tasks()] == ["completed", "cancelled"]
+    assert await running.findings() == []
+
+
 async def test_the_question_what_was_decided_ends_when_a_worse_count_asks_anew(
     running: Any, hl7: Any, prescriber: Any, eventually: Any, before: Any
 ) -> None:

@@ -1,0 +1,119 @@
+"""What a stop alert rests on, told in different orders: the end is the same, a lower level is told as a correction, and no
+correction of one count hides another one that requires the stop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from .test_watch_month import DAY, HOUR, MONDAY, Clinic
+
+EVENING, MORNING = MONDAY + 23 * HOUR, MONDAY + 29 * HOUR
+"""Of two days; all is told within a day of both."""
+
+
+@pytest.fixture
+async def ward(url: str) -> AsyncIterator[Clinic]:
+    clinic = Clinic(url)
+    clinic.now = MONDAY + 32 * HOUR
+    await clinic.open()
+    yield clinic
+    await clinic.close()
+
+
+async def tell(
+    ward: Clinic, hl7: Any, filler: str, anc: str, drawn: datetime, *, status: str = "F", step: int = 0, who: str = "P"
+) -> None:
+    """``step``: the version, each issued later than those before."""
+    ward.number += 1
+    issued = drawn + timedelta(minutes=10 + step)
+    raw = hl7.oru(
+        f"M{ward.number}",
+        anc=anc,
+        patient=f"{who}^^^CHX&1.2.3&ISO^PI",
+        filler=f"{who}{filler}",
+        status=status,
+        collected=drawn,
+        issued=issued,
+    )
+    await ward.message("LAB", raw=raw, relevant=True)
+
+
+async def stops(ward: Clinic, who: str = "P") -> list[tuple[str, str]]:
+    """(state, level) of the patient's stop alerts, by episode."""
+    sql = (
+        "SELECT state, level FROM alert WHERE family = 'ANC-STOP' AND patient_id = :who "
+        "ORDER BY json_extract(body, '$.assessment.episode_on')"
+    )
+    return [tuple(row) for row in await ward.store.read(lambda c: c.exec_driver_sql(sql, {"who": who}).fetchall())]
+
+
+async def open_stops(ward: Clinic, who: str) -> list[str]:
+    return [level for state, level in await stops(ward, who) if state == "open"]
+
+
+async def test_a_critical_count_that_is_corrected_to_red_is_told_as_a_correction_and_as_urgently(
+    ward: Clinic, hl7: Any
+) -> None:
+    await ward.enrol("P", start=(MONDAY - 40 * DAY).date())
+    await tell(ward, hl7, "1", "0.40", MORNING)
+    await tell(ward, hl7, "1", "0.70", MORNING, status="C", step=1)
+    assert await stops(ward) == [("open", "red")]
+    rows = await ward.told("level", "urgency", "kind", "title", "text", "question", "answer_by")
+    first, second = rows
+    assert first[:3] == ("critical", "none", "raised")
+    assert second[:3] == ("red", "critical", "updated")
+    assert second[3].startswith("CORRIGÉ, reste à traiter : ARRÊT IMMÉDIAT")
+    assert "0,7 G/L" in second[3]
+    # What was told before is said, and the question stays the one that was asked.
+    said = second[4].split("\n")[0]
+    assert "« Alerte critique »" in said
+    assert "0,4 G/L" in said
+    assert "revoir avec le patient" in said
+    assert second[5:] == first[5:]
+
+
+async def test_another_count_that_still_requires_the_stop_holds_it(ward: Clinic, hl7: Any) -> None:
+    """Whichever of the two the laboratory takes back first: while one stands the stop is open, at its level."""
+    for who, first in (("A", "1"), ("B", "2")):
+        await ward.enrol(who, start=(MONDAY - 40 * DAY).date())
+        counts = {"1": ("0.70", EVENING), "2": ("0.40", MORNING)}
+        for filler, (anc, drawn) in counts.items():
+            await tell(ward, hl7, filler, anc, drawn, who=who)
+        assert await open_stops(ward, who) == ["critical"]
+        (second,) = counts.keys() - {first}
+        await tell(ward, hl7, first, "2.50", counts[first][1], status="C", step=1, who=who)
+        assert await open_stops(ward, who) == [{"1": "red", "2": "critical"}[second]]
+        await tell(ward, hl7, second, "2.60", counts[second][1], status="C", step=1, who=who)
+        assert await open_stops(ward, who) == []
+
+
+async def test_an_earlier_count_that_comes_late_takes_the_stop_to_its_day_and_asks_once(ward: Clinic, hl7: Any) -> None:
+    await ward.enrol("P", start=(MONDAY - 40 * DAY).date())
+    await tell(ward, hl7, "2", "0.40", MORNING)
+    await tell(ward, hl7, "1", "0.70", EVENING)
+    assert await stops(ward) == [("open", "critical"), ("withdrawn", "critical")]
+    told = await ward.told("family", "kind", "level", "reason")
+    assert told[0] == ("ANC-STOP", "raised", "critical", "")
+    assert told[-1] == ("ANC-STOP", "withdrawn", "critical", "ended")
+
+
+async def test_every_order_of_two_counts_and_their_corrections_ends_alike(ward: Clinic, hl7: Any) -> None:
+    facts = [
+        ("1", "0.40", EVENING, "F", 0),
+        ("1", "0.80", EVENING, "C", 1),
+        ("2", "0.40", MORNING, "P", 0),
+        ("2", "1.20", MORNING, "F", 1),
+    ]
+    ends = set()
+    for number, order in enumerate(permutations(facts)):
+        who = f"P{number}"
+        await ward.enrol(who, start=(MONDAY - 40 * DAY).date())
+        for filler, anc, drawn, status, step in order:
+            await tell(ward, hl7, filler, anc, drawn, status=status, step=step, who=who)
+        ends.add(tuple(await open_stops(ward, who)))
+    assert ends == {("red",)}

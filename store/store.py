@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -327,13 +327,20 @@ class Store:
         return await self._writing.run(lambda connection: purge.unenrolled(connection, before_ms, limit))
 
     async def snapshot(self) -> Snapshot:
-        return await self.read(snapshot)
+        """Counts, and there may be a million to count: on a file in a thread, so that no sender's answer waits for it."""
+        if self._server is not None:
+            return await self._server.read(snapshot)
+        return await asyncio.to_thread(self._snapshot)
+
+    def _snapshot(self) -> Snapshot:
+        with self._told(), self._reader.connect() as connection:
+            return snapshot(connection)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Runs a short query on a reading connection: a snapshot, beside the writer."""
         if self._server is not None:
             return await self._server.read(query)
-        try:
+        with self._told():
             if self._reading is None or self._reading.closed or self._reading.invalidated:
                 self._reading = self._reader.connect()
             transaction = self._reading.begin()
@@ -342,6 +349,12 @@ class Store:
             finally:
                 # Nothing was written. After a damaged page SQLite fails a commit, whatever the query made of it.
                 transaction.rollback()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """A database that fails, as StoreUnavailable."""
+        try:
+            yield
         except (SQLAlchemyError, self._reader.dialect.loaded_dbapi.Error) as error:
             raise StoreUnavailable(faults.why(error) or type(error).__name__) from error
 

@@ -115,7 +115,6 @@ class FhirDoor:
             route(
                 "/.well-known/smart-configuration", self.configuration, methods=["GET"], summary="SMART configuration"
             )
-        route("/metadata", self.unsupported, methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
         taken: dict[str, Any] = {"responses": offered.FHIR_ANSWERS, "openapi_extra": offered.FHIR_BODY}
         route("", self.post, methods=["POST"], summary="Bundle or single resource", **taken)
         route("/", self.post, methods=["POST"], include_in_schema=False)
@@ -137,12 +136,14 @@ class FhirDoor:
         return await self._take(request, "", "")
 
     async def create(self, request: Request, kind: _Kind) -> Response:
+        if kind == "metadata":
+            return await self.unsupported(kind)
         return await self._take(request, kind, "")
 
     async def put(self, request: Request, kind: _Kind, number: str) -> Response:
         return await self._take(request, kind, number)
 
-    async def unsupported(self, rest: str = "metadata") -> Response:
+    async def unsupported(self, rest: str) -> Response:
         words = "This interaction is not offered; see /fhir/metadata"
         return _outcome(405, "not-supported", words, headers={"Allow": _allowed(rest)})
 

@@ -91,9 +91,9 @@ ENGLISH: Final = Words(
     "If a decision was already taken on the first value, review it with the patient.",
     taken_back="The laboratory has taken back the result on which this alert rested ({status}). No valid count stands in "
     "its place: the test is still to be done. If a decision was already taken, review it with the patient.",
-    lowered_title="CORRECTED, still to be dealt with: {title}",
-    lowered="The laboratory went back on a result of this alert, which was told as '{level}' until then ({title}). It stays "
-    "open for what follows; if a decision was already taken on the first value, review it with the patient.",
+    lowered_title="CORRECTED, the alert stands: {title}",
+    lowered="The laboratory went back on a result of this alert, which was told as '{level}' until then ({title}). What "
+    "follows still holds; if a decision was already taken on the first value, review it with the patient.",
     in_error="wrong patient or error",
     cancelled="cancelled",
     moved="This record was joined with another one, or separated from it: what remains to be done is told under the "

@@ -92,9 +92,9 @@ FRENCH: Final = Words(
     "Si une décision a déjà été prise sur la première valeur, la revoir avec le patient.",
     taken_back="Le laboratoire a retiré le résultat sur lequel reposait cette alerte ({status}). Il n'y a plus de "
     "numération valable à sa place : le contrôle reste à faire. Si une décision a déjà été prise, la revoir avec le patient.",
-    lowered_title="CORRIGÉ, reste à traiter : {title}",
-    lowered="Le laboratoire est revenu sur un résultat de cette alerte, annoncée jusqu'ici comme « {level} » ({title}). Elle "
-    "reste ouverte pour ce qui suit ; si une décision a déjà été prise sur la première valeur, la revoir avec le patient.",
+    lowered_title="CORRIGÉ, l'alerte demeure : {title}",
+    lowered="Le laboratoire est revenu sur un résultat de cette alerte, annoncée jusqu'ici comme « {level} » ({title}). Ce "
+    "qui suit vaut toujours ; si une décision a déjà été prise sur la première valeur, la revoir avec le patient.",
     in_error="erreur ou autre patient",
     cancelled="annulé",
     moved="Ce dossier a été réuni avec un autre, ou séparé de lui : ce qui reste à faire est dit sous l'autre "

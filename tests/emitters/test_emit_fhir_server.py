@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from emitters.credentials import Bearer
-from emitters.fhir import FhirProfile
+from emitters.fhir import FhirProfile, Level
 from emitters.fhir_answers import read_json, retry_after
 from emitters.fhir_server import FhirServer, FhirServerSettings
 from emitters.sink import Delivered, Refused, TryAgain
@@ -125,6 +125,45 @@ async def test_a_person_who_writes_in_between_is_read_again_and_kept(ehr, sink, 
     assert len(calls) == 2
     (task,) = ehr.tasks()
     assert task["status"] == "accepted"
+
+
+@pytest.mark.parametrize("status", [409, 412])
+async def test_a_task_that_somebody_keeps_changing_is_left_for_later_and_never_overwritten(ehr, sink, make, status):
+    await send(sink, make.alert())
+    (task,) = ehr.tasks()
+    ehr.answer(task["id"], "accepted", "Dr Hoda")
+    ehr.http_faults.extend([HttpFault(status=status)] * 3)
+    assert await send(sink, make.later()) == TryAgain("a Task of this alert is being changed by someone")
+    assert [one["status"] for one in ehr.tasks()] == ["accepted"]
+    assert isinstance(await send(sink, make.later()), Delivered)
+    assert [one["status"] for one in ehr.tasks()] == ["accepted"]
+
+
+@pytest.mark.parametrize("level", list(Level))
+async def test_every_write_of_a_standing_resource_is_conditional_on_its_version(make, level):
+    """Whatever becomes of the alert: what a person may have changed is written back with If-Match or not at all."""
+    async with Prescriber() as ehr:
+        ehr.add_patient(("urn:oid:1.2.3.4.5.6", "405660"))
+        sink = server(ehr.url, level=level)
+        real, seen = ehr.fhir.transaction, []
+
+        def watched(bundle):
+            seen.extend(bundle["entry"])
+            return real(bundle)
+
+        ehr.fhir.transaction = watched
+        later = make.later(revision=3, kind=AlertKind.WITHDRAWN, reason="corrected")
+        for alert in (make.alert(), make.later(), later):
+            assert isinstance(await send(sink, alert), Delivered)
+        await sink.close()
+        theirs = [
+            one["request"]
+            for one in seen
+            if one["resource"]["resourceType"] in ("Task", "CommunicationRequest", "ServiceRequest")
+        ]
+        assert all("ifMatch" in one for one in theirs if one["method"] == "PUT")
+        assert all("ifNoneExist" in one for one in theirs if one["method"] == "POST")
+        assert any("ifMatch" in one for one in theirs) or level is Level.L0
 
 
 @pytest.mark.parametrize(("reason", "flag", "task"), [

@@ -26,7 +26,7 @@ from rules import alerts_for, assess, find_protocol
 from rules.asking import answered_words
 from rules.decisions import Decision
 from rules.model import Alert, AlertKind, AlertLevel, Assessment, ResultStatus, TreatmentCourse
-from rules.withdrawal import withdrawal
+from rules.withdrawal import lowered_words, withdrawal
 from rules.wording import WORDS
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "alerts" / "levels"
@@ -37,6 +37,7 @@ COUNTS = {
     "info": (AlertLevel.INFO, "2600", date(2026, 5, 11)),
     "withdrawn": (AlertLevel.RED, "840", date(2026, 8, 3)),
     "answered": (AlertLevel.CRITICAL, "400", date(2026, 8, 3)),
+    "lowered": (AlertLevel.RED, "840", date(2026, 8, 3)),  # by a correction of the critical one
 }
 V2 = {"oru": V2Profile(), "mdm": V2Profile(shape="MDM_T02")}
 SHAPES = (*(f"{shape}.hl7" for shape in V2), *(f"{level}.json" for level in Level))
@@ -72,6 +73,8 @@ def built(make, case: str, language: str) -> Alert:
     )
     if case == "answered":
         return answered(alert)
+    if case == "lowered":
+        return lowered(built(make, "critical", language), alert)
     if case != "withdrawn":
         return alert
     corrected = make.result(status=ResultStatus.CORRECTED, anc=make.count("2400"), collected_at=at, issued_at=at)
@@ -99,6 +102,22 @@ def answered(alert: Alert) -> Alert:
     return replace(alert, revision=2, kind=AlertKind.ANSWERED, title=title, text=text, updated_at=at)
 
 
+def lowered(before: Alert, left: Alert) -> Alert:
+    assert left.result is not None
+    title, text = lowered_words(before, left.title, left.text, WORDS[left.language])
+    return replace(
+        left,
+        id=before.id,
+        revision=2,
+        kind=AlertKind.UPDATED,
+        title=title,
+        text=text,
+        urgency=before.pressing,
+        result=replace(left.result, status=ResultStatus.CORRECTED),
+        updated_at=before.updated_at + timedelta(hours=1),
+    )
+
+
 def held(bundle: Resource, kind: str) -> list[StandingTask]:
     """What a server has of this type once it has taken the bundle."""
     made = [entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == kind]
@@ -116,7 +135,7 @@ def test_what_goes_out_at_each_level_is_what_was_read_and_kept(make, foreign_err
     else:
         profile = FhirProfile(owner="Organization/ward-3", level=Level(shape))
         standing: dict[str, list[StandingTask]] = {}
-        if case == "answered":
+        if case in ("answered", "lowered"):
             first = transaction(built(make, "critical", language), patient_reference="Patient/p1", settings=profile)
             standing = {"standing": held(first, "Task"), "requests": held(first, "CommunicationRequest")}
         bundle = transaction(alert, patient_reference="Patient/p1", settings=profile, **standing)
@@ -141,9 +160,15 @@ def test_the_words_stand_alone(make, case, language):
     never the mention that only a prescriber may write."""
     alert = built(make, case, language)
     text, mark = f"{alert.title}\n{alert.text}", "," if language == "fr" else "."
-    value = {"critical": "0.4", "red": "0.84", "amber": "1.2", "info": "2.6", "withdrawn": "2.4", "answered": "0.4"}[
-        case
-    ].replace(".", mark)
+    value = {
+        "critical": "0.4",
+        "red": "0.84",
+        "amber": "1.2",
+        "info": "2.6",
+        "withdrawn": "2.4",
+        "answered": "0.4",
+        "lowered": "0.84",
+    }[case].replace(".", mark)
     assert f"{value} G/L ({COUNTS[case][1] if case != 'withdrawn' else '2400'}/mm3)" in text
     if case != "withdrawn":
         assert alert.assessment is not None
@@ -152,6 +177,9 @@ def test_the_words_stand_alone(make, case, language):
     if case in ("critical", "red", "amber"):
         assert "infection" in text
         assert f"{'1' if case != 'amber' else f'1{mark}5'} G/L (" in text
-    assert ("signalement" in text) is (case in ("critical", "red", "answered"))
+    assert ("signalement" in text) is (case in ("critical", "red", "answered", "lowered"))
+    if case == "lowered":
+        assert f"0{mark}4 G/L (400/mm3)" in text
+        assert {"fr": "Alerte critique", "en": "Critical alert"}[language] in text
     for word in ("NFS réalisée", "valeurs observées", "dans les limites", "results were normal"):
         assert word not in text

@@ -67,7 +67,7 @@ async def test_a_critical_count_that_is_corrected_to_red_is_told_as_a_correction
     first, second = rows
     assert first[:3] == ("critical", "none", "raised")
     assert second[:3] == ("red", "critical", "updated")
-    assert second[3].startswith("CORRIGÉ, reste à traiter : ARRÊT IMMÉDIAT")
+    assert second[3].startswith("CORRIGÉ, l'alerte demeure : ARRÊT IMMÉDIAT")
     assert "0,7 G/L" in second[3]
     # What was told before is said, and the question stays the one that was asked.
     said = second[4].split("\n")[0]

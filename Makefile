@@ -79,7 +79,7 @@ bench: $(VENV)/.dev ## what it costs, one table
 	$(BIN)/python -m bench $(ARGS)
 
 # Each line may be run by itself; docs/how-it-is-tested.md says what it shows.
-evidence: $(VENV)/.dev $(VENV)/.scan/bin/cyclonedx-py ## hours: every step failing in turn, soak, mutation, fuzz, a foreign FHIR server (Java 17, Maven)
+evidence: $(VENV)/.dev $(VENV)/.scan/bin/cyclonedx-py ## hours: every step failing in turn, soak, mutation, fuzz, two foreign FHIR servers (Java 17, Maven, Node.js)
 	EVERY_STEP=all $(BIN)/python -m pytest -q -n 0 tests/engine/test_every_step.py
 	$(BIN)/python -m evidence $(ARGS)
 	$(BIN)/python tests/fuzz.py --seconds 300

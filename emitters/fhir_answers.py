@@ -9,7 +9,7 @@ from __future__ import annotations
 import email.utils
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -18,10 +18,14 @@ import msgspec
 from emitters.fhir_terms import Resource
 from emitters.sink import Delivered, Refused, TryAgain
 
-__all__ = ["AUTH_PAUSE_S", "failed", "read_json", "read_transaction_response", "retry_after"]
+__all__ = ["AUTH_PAUSE_S", "CHANGED", "OVERTAKEN", "failed", "read_json", "read_transaction_response", "retry_after"]
 
 AUTH_PAUSE_S: Final = 60.0
 """401 and 403 heal when a person renews the credentials; the alert must leave soon after, so not longer than this."""
+
+OVERTAKEN: Final = frozenset({409, 412})
+"""Of a write with If-Match: somebody wrote the resource after it was read."""
+CHANGED: Final = TryAgain("a Task of this alert is being changed by someone")
 
 _LONGEST_PAUSE_S: Final = 3600.0
 _TRANSIENT: Final = frozenset({408, 409, 421, 423, 425, 429})
@@ -57,22 +61,24 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def read_transaction_response(body: bytes, entries: int) -> Delivered | TryAgain | Refused:
-    """A 2xx answer to our POST: delivered only if it says so of every entry."""
+def read_transaction_response(body: bytes, entries: Sequence[Resource]) -> Delivered | TryAgain | Refused:
+    """A 2xx answer to our POST of ``entries``: delivered only if it says so of each, CHANGED where somebody was quicker."""
     bundle = read_json(body)
     if bundle is None:
         return TryAgain("2xx with a body that is not a FHIR resource: ambiguous")
     if bundle.get("resourceType") != "Bundle" or bundle.get("type") != "transaction-response":
         return TryAgain(f"2xx with {_kind(bundle)} where a transaction-response was due: ambiguous")
     answers = bundle.get("entry")
-    if not isinstance(answers, list) or len(answers) != entries:
+    if not isinstance(answers, list) or len(answers) != len(entries):
         return TryAgain("a transaction-response without an answer for every entry: ambiguous")
     statuses = [_entry_status(answer) for answer in answers]
-    for status in statuses:
+    for status, entry in zip(statuses, entries, strict=True):
         if status is None:
             return TryAgain("a transaction-response with an entry without a status: ambiguous")
+        # Against the standard (a transaction is all or nothing), but servers exist that do it.
+        if status in OVERTAKEN and "ifMatch" in entry["request"]:
+            return CHANGED
         if not 200 <= status < 300:
-            # Against the standard (a transaction is all or nothing), but servers exist that do it.
             return failed(status, {}, b"")
     places = [place for answer in answers if (place := _location(answer))]
     return Delivered("transaction-response " + " ".join([*map(str, statuses), *places]))

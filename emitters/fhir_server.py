@@ -19,7 +19,7 @@ from yarl import URL
 
 from emitters.credentials import CredentialError, Credentials
 from emitters.fhir import device_entry, encode, transaction
-from emitters.fhir_answers import failed, read_json, read_transaction_response
+from emitters.fhir_answers import CHANGED, OVERTAKEN, failed, read_json, read_transaction_response
 from emitters.fhir_levels import TYPES, may_choose_ids, missing, proposed, takes_documents_only
 from emitters.fhir_patients import searchable
 from emitters.fhir_requests import KINDS, request_identifiers, request_search, told_revision
@@ -138,7 +138,6 @@ class FhirServer:
                 return failure.answer
 
     async def _deliver(self, alert: Alert, patient: str | None, profile: FhirProfile) -> Answer:
-        answer: Answer = TryAgain("a Task of this alert is being changed by someone")
         for _ in range(_REREADS):
             standing, requests = await self._standing(alert, profile)
             told = [carried_revision(task.resource) for task in standing]
@@ -153,17 +152,19 @@ class FhirServer:
                 return Delivered("nothing stands open" if answered else f"revision {alert.revision} stands already")
             status, headers, body = await self._request("POST", self._base, encode(bundle))
             if 200 <= status < 300:
-                return read_transaction_response(body, len(bundle["entry"]))
+                answer: Answer = read_transaction_response(body, bundle["entry"])
+                if answer is not CHANGED:
+                    return answer
+                continue
             answer = failed(status, headers, body)
             if status in (404, 410, 422, 400) and patient is not None:
                 # The patient may have been merged or removed since we looked.
                 self._patients.forget(_key(alert))
             matched = any("ifMatch" in entry["request"] for entry in bundle["entry"])
-            if not (matched and status in (409, 412)):
+            if not (matched and status in OVERTAKEN):
                 return answer
             # Someone wrote the resource between our reading and our writing: look again, never overwrite.
-            answer = TryAgain("a Task of this alert is being changed by someone")
-        return answer
+        return CHANGED
 
     async def _greet(self) -> FhirProfile:
         """The profile, once the server has told its version and whether we may choose ids."""

@@ -154,7 +154,7 @@ def check_answers(raw: bytes) -> None:
     said = read_ack(raw)
     assert said is None or not (said.accepted and said.rejected)
     known = read_json(raw)
-    taken = read_transaction_response(raw, 2)
+    taken = read_transaction_response(raw, [{"request": {}}, {"request": {"ifMatch": "1"}}])
     assert not isinstance(taken, Delivered) or (known is not None and len(known["entry"]) == 2)
     for status in (400, 401, 412, 500):
         assert not isinstance(failed(status, {"retry-after": raw[:40].decode("latin-1")}, raw), Delivered)

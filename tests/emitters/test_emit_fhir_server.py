@@ -139,6 +139,29 @@ async def test_a_task_that_somebody_keeps_changing_is_left_for_later_and_never_o
     assert [one["status"] for one in ehr.tasks()] == ["accepted"]
 
 
+@pytest.mark.parametrize("status", ["409 Conflict", "412"])
+async def test_a_person_who_was_quicker_is_read_again_where_a_server_says_so_within_a_200(ehr, sink, make, status):
+    """Medplum's transactions take what they can: the entry that was overtaken is refused, the others stand."""
+    await send(sink, make.alert())
+    (task,) = ehr.tasks()
+    real, calls = ehr.fhir.transaction, []
+
+    def partly(bundle):
+        calls.append(bundle)
+        rows = [{"response": {"status": "200"}} for _ in bundle["entry"]]
+        if len(calls) > 1:
+            return real(bundle)
+        ehr.answer(task["id"], "accepted", "Dr Hoda")
+        (place,) = [n for n, entry in enumerate(bundle["entry"]) if "ifMatch" in entry["request"]]
+        rows[place]["response"]["status"] = status
+        return {"resourceType": "Bundle", "type": "transaction-response", "entry": rows}
+
+    ehr.fhir.transaction = partly
+    assert isinstance(await send(sink, make.later()), Delivered)
+    assert len(calls) == 2
+    assert [one["status"] for one in ehr.tasks()] == ["accepted"]
+
+
 @pytest.mark.parametrize("level", list(Level))
 async def test_every_write_of_a_standing_resource_is_conditional_on_its_version(make, level):
     """Whatever becomes of the alert: what a person may have changed is written back with If-Match or not at all."""

@@ -118,6 +118,7 @@ class RetentionSection(_Section):
     judged_body_days: int = Field(default=0, ge=0)
     """The bytes of messages with a count of somebody on the register, read or not; verdicts and values stay."""
     set_aside_body_days: int = Field(default=0, ge=0)
+    not_relevant_days: int = Field(default=0, ge=0)
     duplicate_days: int = Field(default=365, ge=0)
     """Duplicates, which hold no bytes of their own."""
     delivered_days: int = Field(default=0, ge=0)

@@ -28,6 +28,7 @@ def ages(section: RetentionSection) -> dict[Kind, timedelta]:
         Kind.UNASSESSABLE_BODIES: section.judged_body_days,
         Kind.REGISTER_BODIES: section.judged_body_days,
         Kind.SET_ASIDE_BODIES: section.set_aside_body_days,
+        Kind.NOT_RELEVANT: section.not_relevant_days,
         Kind.DUPLICATES: section.duplicate_days,
         Kind.DELIVERED: section.delivered_days,
         Kind.OBSERVED: section.observed_days,

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from store import inbox, seal, trail
-from store.tables import alert, assessment, audit, body, delivery, finding, message, patient, result
+from store.tables import alert, assessment, audit, body, delivery, finding, ledger, message, patient, result
 
 __all__ = ["Kind", "Swept", "open_alert", "remove_bodies", "sweep", "unenrolled"]
 
@@ -43,6 +43,8 @@ class Kind(enum.StrEnum):
     REGISTER_BODIES = "register_bodies"
     """Not relevant as results; what fed the register speaks of the people on it."""
     SET_ASIDE_BODIES = "set_aside_bodies"
+    NOT_RELEVANT = "not_relevant"
+    """The whole of them: row, ledger, and bytes where they are still there."""
     DUPLICATES = "duplicates"
     DELIVERED = "delivered"
     OBSERVED = "observed"
@@ -65,8 +67,10 @@ _DISPOSITION = {
     Kind.UNASSESSABLE_BODIES: "unassessable",
     Kind.REGISTER_BODIES: "not_relevant",
     Kind.SET_ASIDE_BODIES: "set_aside",
+    Kind.NOT_RELEVANT: "not_relevant",
     Kind.DUPLICATES: "duplicate",
 }
+_WHOLE = (Kind.NOT_RELEVANT, Kind.DUPLICATES)
 
 
 _SEEN: tuple[ColumnElement[Any], ...] = (message.c.id, message.c.received_at, message.c.reason, message.c.kept)
@@ -90,11 +94,13 @@ def _messages(connection: Connection, kind: Kind, after: int, before_ms: int, li
     ).all()
     old = [row for row in rows if row.received_at < before_ms]
     going = _unused(connection, [row.id for row in old if _may_go(kind, row)])
-    if kind is Kind.DUPLICATES:
+    if kind in _WHOLE:
         # Ids are counted on from the last one, which therefore stays.
-        last = connection.scalar(select(func.max(message.c.id)))
-        going = [number for number in going if number != last]
+        named = {connection.scalar(select(func.max(message.c.id))), *_named(connection, going)}
+        going = [number for number in going if number not in named]
         if going:
+            for table in (ledger, body):
+                connection.execute(delete(table).where(table.c.message_id.in_(going)))
             connection.execute(delete(message).where(message.c.id.in_(going)))
             inbox.count(connection, [("purged", _DISPOSITION[kind], len(going))])
     elif going:
@@ -102,9 +108,20 @@ def _messages(connection: Connection, kind: Kind, after: int, before_ms: int, li
     return _swept(rows, old, len(going), limit)
 
 
+def _named(connection: Connection, ids: Sequence[int]) -> list[int]:
+    """Of these messages, those that a duplicate or a replay on file names as its first."""
+    if not ids:
+        return []
+    of = union(
+        select(message.c.duplicate_of.label("id")).where(message.c.duplicate_of.in_(ids)),
+        select(message.c.replay_of.label("id")).where(message.c.replay_of.in_(ids)),
+    ).subquery()
+    return list(connection.scalars(select(of.c.id)))
+
+
 def _may_go(kind: Kind, row: Row[Any]) -> bool:
-    if kind is Kind.DUPLICATES:
-        return True
+    if kind in _WHOLE:
+        return bool(row.reason != "register")
     if kind in (Kind.NOT_RELEVANT_BODIES, Kind.REGISTER_BODIES):
         return bool(row.kept) and (row.reason == "register") is (kind is Kind.REGISTER_BODIES)
     return bool(row.kept)

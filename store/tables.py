@@ -119,6 +119,13 @@ message = Table(
         sqlite_where=text("disposition IN ('set_aside', 'unassessable')"),
         postgresql_where=text("disposition IN ('set_aside', 'unassessable')"),
     ),
+    # A first message stays as long as one that names it.
+    Index(
+        "ix_message_duplicate_of",
+        "duplicate_of",
+        sqlite_where=text("duplicate_of IS NOT NULL"),
+        postgresql_where=text("duplicate_of IS NOT NULL"),
+    ),
     Index(
         "ix_message_replay_of",
         "replay_of",

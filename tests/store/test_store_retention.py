@@ -140,6 +140,21 @@ async def test_duplicates_go_and_in_still_equals_out(store: Any, envelope: Any, 
     assert (await store.accept(envelope("M1"))).duplicate_of == 1
 
 
+async def test_irrelevant_messages_go_whole_but_for_what_something_names(
+    store: Any, envelope: Any, rows_of: Any, later: int
+) -> None:
+    await filed(store, envelope, *((f"M{number}", "not_relevant") for number in range(1, 4)), ("R", "not_relevant"))
+    await store.write(lambda c: c.exec_driver_sql("update message set reason = 'register' where control_id = 'R'"))
+    assert (await store.accept(envelope("M2", text="MSH|M2"))).duplicate_of == 2
+    assert await store.replay(3) == 6
+    await store.record(Work(done=[MessageDone(message_id=6, disposition=Disposition.NOT_RELEVANT)]))
+    assert (await swept(store, Kind.NOT_RELEVANT, later)).removed == 1
+    assert rows_of("select id from message order by id") == [2, 3, 4, 5, 6]
+    assert 1 not in rows_of("select message_id from ledger union select message_id from body")
+    assert await store.read(findings) == []
+    assert (await store.accept(envelope("M1", text="MSH|M1"))).duplicate_of is None
+
+
 async def test_the_last_message_stays_so_that_no_number_is_given_twice(store: Any, envelope: Any, later: int) -> None:
     await store.accept(envelope("M1"))
     await store.accept(envelope("M1"))

@@ -252,7 +252,8 @@ class Judge:
                 self.present.doubted(record, _keep_beside(record, result, change, turn), turn)
             case Effect.NEW | Effect.REPLACES:
                 filed = _file(record, result, change, turn)
-                self.present.filed(record, filed, turn, replaces=change.standing is not None)
+                before = change.standing.result if change.standing is not None else None
+                self.present.filed(record, filed, turn, before=before)
             case other:
                 assert_never(other)
         if result.trust is Trust.PROVISIONAL:

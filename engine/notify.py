@@ -85,13 +85,20 @@ class Notifier:
         source: str,
         now: datetime,
         work: Work,
+        instead_of: LabResult | None = None,
     ) -> str | None:
-        """Raises or updates the alert of a verdict; its id, or None where the verdict calls for none."""
+        """Raises or updates the alert of a verdict; its id, or None where the verdict calls for none. ``instead_of``: what
+        the laboratory had reported before in the place of ``result``."""
         deciding = _deciding(record, verdict, result)
         if deciding is not None and deciding is not result:
-            result, key = deciding, deciding.key
+            result, key, instead_of = deciding, deciding.key, None
         draft = alerts_for(
-            verdict, register_id=record.id, language=self.language, result=result, wordings=self.wordings
+            verdict,
+            register_id=record.id,
+            language=self.language,
+            result=result,
+            instead_of=instead_of,
+            wordings=self.wordings,
         )
         if draft is None or record.course.state is CourseState.DECEASED:
             return None

@@ -56,11 +56,12 @@ class Present:
     history_after: timedelta
     settle: timedelta
 
-    def filed(self, record: PatientRecord, item: ResultRecord, turn: Turn, *, replaces: bool) -> None:
-        """A version became the current one. ``replaces``: another stood before it, and what rested on that is taken back."""
+    def filed(self, record: PatientRecord, item: ResultRecord, turn: Turn, *, before: LabResult | None) -> None:
+        """A version became the current one. ``before``: the one that stood, and what rested on that is taken back."""
+        replaces = before is not None
         if item.result.trust is Trust.ESTABLISHED:
             record.pending_at = None
-        holding = self._judge(record, item, turn, first=not replaces)
+        holding = self._judge(record, item, turn, before)
         in_doubt = item.result.trust is Trust.PROVISIONAL and not item.result.status.withdrawn
         stops = None
         if has_stops(record) and not in_doubt and not (not replaces and self._is_history(item.result, turn)):
@@ -143,8 +144,8 @@ class Present:
             work=turn.work,
         )
 
-    def _judge(self, record: PatientRecord, filed: ResultRecord, turn: Turn, *, first: bool) -> set[str]:
-        """The ids of the alerts that hold because of the new version."""
+    def _judge(self, record: PatientRecord, filed: ResultRecord, turn: Turn, before: LabResult | None) -> set[str]:
+        """The ids of the alerts that hold because of the new version; ``before``: the one that it replaces."""
         history = history_of(record)
         own = None if filed.result.status.withdrawn else self._verdict_on(record, history, filed, turn)
         latest = _latest_established(history)
@@ -157,12 +158,12 @@ class Present:
             if day is not None and _moved_on(record.course, day.date()):
                 record.settle_at = turn.now  # a late count: what stands today is another question
         # else: a provisional count satisfies no due test; what is established still stands.
-        if first and self._is_history(filed.result, turn):
+        if before is None and self._is_history(filed.result, turn):
             record.settle_at = turn.now + self.settle
             return set()
         holding = set()
         if own is not None and (own is present or filed.result.trust is Trust.PROVISIONAL or _is_stop(own)):
-            holding.add(self._raise(record, own, filed, turn))
+            holding.add(self._raise(record, own, filed, turn, before))
         if present is not None and present is not own and latest is not None:
             holding.add(self._raise(record, present, latest, turn))
         return {alert_id for alert_id in holding if alert_id is not None}
@@ -188,9 +189,23 @@ class Present:
             if isinstance(verdict, Assessment) and _is_stop(verdict):
                 self._raise(record, verdict, item, turn)
 
-    def _raise(self, record: PatientRecord, verdict: Assessment, behind: ResultRecord, turn: Turn) -> str | None:
+    def _raise(
+        self,
+        record: PatientRecord,
+        verdict: Assessment,
+        behind: ResultRecord,
+        turn: Turn,
+        instead_of: LabResult | None = None,
+    ) -> str | None:
         return self.notifier.raise_for(
-            record, verdict, behind.result, key=behind.key, source=turn.source, now=turn.now, work=turn.work
+            record,
+            verdict,
+            behind.result,
+            key=behind.key,
+            source=turn.source,
+            now=turn.now,
+            work=turn.work,
+            instead_of=instead_of,
         )
 
     def _assess(

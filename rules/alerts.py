@@ -49,12 +49,13 @@ def alerts_for(
     register_id: str,
     language: str,
     result: LabResult | None = None,
+    instead_of: LabResult | None = None,
     wordings: Wordings = SHIPPED,
 ) -> AlertDraft | None:
     """The alert of an assessment; None for level none.
 
-    ``language``: ``fr`` or ``en`` (KeyError for another). ``result``: the count that was judged, for its value in words.
-    ``wordings``: the site's texts.
+    ``language``: ``fr`` or ``en`` (KeyError for another). ``result``: the count that was judged, for its value in words;
+    ``instead_of``: what the laboratory had reported of it before. ``wordings``: the site's texts.
     """
     words = wordings.words[language]
     if assessment.alert is AlertLevel.NONE or assessment.family is None:
@@ -64,6 +65,7 @@ def alerts_for(
     lines = [
         f"{words.levels[assessment.alert.value]}. {wording.do}",
         _finding(words, assessment, result, value),
+        _first_reported(words, assessment, result, instead_of),
         _dates(words, assessment),
         *(words.remarks[remark] for remark in assessment.remarks if remark in words.remarks),
         *_duties(words, assessment),
@@ -129,6 +131,15 @@ def _finding(words: Words, assessment: Assessment, result: LabResult | None, val
     if worst == threshold and result.anc.comparator != "<":
         return words.finding_at.format(value=value, on=on, limit=limit)
     return (words.finding_below if worst <= threshold else words.finding_above).format(value=value, on=on, limit=limit)
+
+
+def _first_reported(words: Words, assessment: Assessment, result: LabResult | None, before: LabResult | None) -> str:
+    """A higher count that was reported first has reassured: it is taken back in so many words (standards.md 5.3)."""
+    if result is None or result.anc is None or before is None or before.anc is None or before.status.withdrawn:
+        return ""
+    if assessment.alert.rank < AlertLevel.AMBER.rank or before.anc.per_mm3 <= result.anc.per_mm3:
+        return ""
+    return words.first_reported.format(value=_value(words, before))
 
 
 def _dates(words: Words, assessment: Assessment) -> str:

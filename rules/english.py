@@ -18,6 +18,8 @@ ENGLISH: Final = Words(
     finding_below="ANC {value} on {on}, below the threshold of {limit}.",
     finding_at="ANC {value} on {on}, exactly at the threshold of {limit}.",
     finding_above="ANC {value} on {on}, above the threshold of {limit}.",
+    first_reported="The laboratory had first reported this count as {value}. That first result holds no longer: it must not "
+    "reassure.",
     recheck="A repeat count is advised by {day}.",
     due="Next neutrophil count by {day}.",
     weekly="Weekly counts until {day} (not included).",

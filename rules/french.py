@@ -18,6 +18,8 @@ FRENCH: Final = Words(
     finding_below="PNN {value} le {on}, sous le seuil de {limit}.",
     finding_at="PNN {value} le {on}, exactement au seuil de {limit}.",
     finding_above="PNN {value} le {on}, au-dessus du seuil de {limit}.",
+    first_reported="Le laboratoire avait d'abord rendu cette numération à {value}. Ce premier résultat ne vaut plus : il ne "
+    "doit pas rassurer.",
     recheck="Contrôle des PNN conseillé au plus tard le {day}.",
     due="Prochaine numération des PNN au plus tard le {day}.",
     weekly="Surveillance hebdomadaire jusqu'au {day} (non inclus).",

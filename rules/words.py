@@ -23,6 +23,7 @@ class Words:
     finding_below: str
     finding_at: str
     finding_above: str
+    first_reported: str
     recheck: str
     due: str
     weekly: str

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+
+import pytest
 
 
 async def test_a_destination_that_was_down_gets_everything_once_and_in_order(
@@ -25,11 +28,20 @@ async def test_a_destination_that_was_down_gets_everything_once_and_in_order(
     assert {row["state"] for row in await running.deliveries()} == {"delivered"}
 
 
-async def test_one_destination_that_is_down_does_not_hold_the_other(
-    run_engine: Any, hl7: Any, prescriber: Any, eventually: Any
+@pytest.mark.parametrize("kind", ["mllp down", "mllp slow", "fhir slow"])
+async def test_one_destination_that_is_down_or_slow_does_not_hold_the_other(
+    run_engine: Any, hl7: Any, prescriber: Any, eventually: Any, kind: str
 ) -> None:
-    extra = '[[destination]]\nname = "gone"\nkind = "mllp"\nhost = "127.0.0.1"\nport = 1\n'
-    running = await run_engine(extra=extra)
+    held: list[asyncio.StreamWriter] = []
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+        await reader.read()
+
+    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = 1 if "down" in kind else listener.sockets[0].getsockname()[1]
+    place = f'url = "http://127.0.0.1:{port}/fhir"' if "fhir" in kind else f'host = "127.0.0.1"\nport = {port}'
+    running = await run_engine(extra=f'[[destination]]\nname = "gone"\nkind = "{kind.split()[0]}"\n{place}\n')
     await running.enrol()
     await running.tell(hl7.oru("M1", anc="0.84"))
     await eventually(lambda: prescriber.flags() and prescriber.messages())
@@ -38,6 +50,10 @@ async def test_one_destination_that_is_down_does_not_hold_the_other(
         return {row["destination"] for row in await running.deliveries(state="waiting")} == {"gone"}
 
     await eventually(left)
+    await eventually(lambda: bool(held) == ("slow" in kind))
+    for writer in held:
+        writer.close()
+    listener.close()
 
 
 async def test_an_alert_about_a_patient_unknown_to_the_destination_is_a_dead_letter_and_can_be_replayed(

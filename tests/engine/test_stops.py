@@ -117,3 +117,18 @@ async def test_every_order_of_two_counts_and_their_corrections_ends_alike(ward: 
             await tell(ward, hl7, filler, anc, drawn, status=status, step=step, who=who)
         ends.add(tuple(await open_stops(ward, who)))
     assert ends == {("red",)}
+
+
+async def test_a_count_that_is_corrected_to_a_dangerous_one_takes_back_what_was_reported_first(
+    ward: Clinic, hl7: Any
+) -> None:
+    await ward.enrol("P", start=(MONDAY - 40 * DAY).date())
+    await tell(ward, hl7, "1", "2.50", EVENING)
+    assert await ward.told() == []
+    await tell(ward, hl7, "1", "0.84", EVENING, status="C", step=1)
+    (said,) = await ward.told("text")
+    assert "avait d'abord rendu cette numération à 2,5 G/L (2500/mm3)" in said
+    assert "ne doit pas rassurer" in said
+    # Upwards it takes back nothing of the kind: what was reported first alarmed.
+    await tell(ward, hl7, "1", "0.90", EVENING, status="C", step=2)
+    assert "rassurer" not in (await ward.told("text"))[-1]

@@ -9,9 +9,10 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
+
+from wire.memo import memo
 
 __all__ = ["Header", "Message", "Segment", "Separators", "Split", "content_hash", "parse", "peek", "split_messages"]
 
@@ -91,9 +92,13 @@ class Separators(NamedTuple):
         return len(set(self[:5])) == 5
 
 
-@lru_cache(maxsize=256)
 def separators(field: str, encoding_characters: str) -> Separators:
     """MSH-1 and MSH-2; what MSH-2 leaves out has its customary value."""
+    return _separators(encoding_characters, field)
+
+
+@memo(256)
+def _separators(encoding_characters: str, field: str) -> Separators:
     given = encoding_characters
     if len(given) == 3 and given[2] == "&":
         # ``^~&``: the backslash was lost on the way; an ampersand is nobody's escape.
@@ -130,8 +135,7 @@ def peek(raw: bytes) -> Header | None:
         fields += [""] * (19 - len(fields))
     given = fields[1]
     component = given[:1] or "^"
-    code, trigger, structure = (_short_kind if len(fields[8]) <= _SHORT else _kind)(fields[8], component)
-    first = _short_first if len(fields[10]) <= _SHORT and len(fields[11]) <= _SHORT else _first
+    code, trigger, structure = _kind(fields[8], component)
     declared = fields[17]
     return Header(
         fields[2],
@@ -143,8 +147,8 @@ def peek(raw: bytes) -> Header | None:
         trigger,
         structure,
         fields[9],
-        first(fields[10], component).upper(),
-        first(fields[11], component),
+        _first(fields[10], component).upper(),
+        _first(fields[11], component),
         fields[14].strip(),
         fields[15].strip(),
         declared,
@@ -154,19 +158,16 @@ def peek(raw: bytes) -> Header | None:
     )
 
 
+# A feed's MSH-9, 11 and 12 are always the same.
+@memo(1024)
 def _kind(text: str, component: str) -> tuple[str, str, str]:
     parts = [part.strip() for part in text.split(component, 3)]
     return (*parts, "", "", "")[:3]  # type: ignore[return-value]
 
 
+@memo(1024)
 def _first(text: str, component: str) -> str:
     return text.split(component, 1)[0].strip()
-
-
-# A feed's MSH-9, 11 and 12 are always the same; a long one is not worth its place.
-_SHORT = 32
-_short_kind = lru_cache(maxsize=1024)(_kind)
-_short_first = lru_cache(maxsize=1024)(_first)
 
 
 def _skip(raw: bytes) -> int:
@@ -175,7 +176,7 @@ def _skip(raw: bytes) -> int:
     return len(window) - len(window.lstrip(_LEADING))
 
 
-@lru_cache(maxsize=256)
+@memo(256)
 def codec_of(charset: str) -> str | None:
     """The Python codec of MSH-18, repetitions and all; None when no repetition names one that is known."""
     for name in charset.replace("\\", "").split("~"):
@@ -185,7 +186,7 @@ def codec_of(charset: str) -> str | None:
     return None
 
 
-@lru_cache(maxsize=256)
+@memo(256)
 def codecs_of(charset: str) -> tuple[str, ...]:
     """In the order in which ``decode`` tries them; ISO 8859-1 comes after the last of them."""
     declared = codec_of(charset)

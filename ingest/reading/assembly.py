@@ -19,6 +19,7 @@ from rules.model import AbsoluteNeutrophilCount, Comparator, LabResult, PatientI
 __all__ = ["Assembly", "assemble"]
 
 _HALF = Decimal("0.5")
+_MOST_ROWS = 300
 # The worst first: a derived count has the worst status of its inputs.
 _WORST = (
     ResultStatus.ENTERED_IN_ERROR,
@@ -42,6 +43,10 @@ class _Specimen:
 
     measures: dict[tuple[str, str], list[Measure]] = field(default_factory=dict)
     faults: list[tuple[Row, Fault]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.measures.values())) + len(self.faults)
 
     def counts(self, analyte: str) -> list[Measure]:
         return self.measures.get((analyte, "count"), [])
@@ -88,6 +93,8 @@ class _Assembler:
 
     def run(self) -> None:
         specimen = self.specimen
+        if specimen.size > _MOST_ROWS:
+            return self._too_many()
         counts = specimen.counts("neutrophils")
         if len(specimen.measures) == 1 and len(counts) == 1 and counts[0].value is not None and not specimen.faults:
             # A count alone, as most Observations have it: nothing to hold it against.
@@ -117,6 +124,19 @@ class _Assembler:
         self._set_down(specimen.counts("wbc"), "leukocytes")
         for row, fault in self.specimen.faults:
             self._fault(row, fault, standing)
+
+    def _too_many(self) -> None:
+        """More rows than any blood count of one specimen has: comparing each with each would never end."""
+        rows = [m.row for measures in self.specimen.measures.values() for m in measures]
+        rows += [row for row, _ in self.specimen.faults]
+        ours = [row for row in rows if row.recognition.measures_neutrophils]
+        for row in rows:
+            outcome: Outcome = "unassessable" if row.recognition.measures_neutrophils else "not_relevant"
+            self._enter(row, outcome, "value-repeated")
+        if ours:
+            where = ours[0].where
+            words = "more counts than one specimen can have"
+            self.out.problems.append(Problem("value-repeated", where, f"{where}: {words}", self.identifiers))
 
     def _weakness(self, counts: list[Measure]) -> tuple[str, ...]:
         """Why a derived count is not to be trusted here: the reported one was there and could not be used."""

@@ -41,6 +41,7 @@ from rules.model import OrderReference, PatientIdentifier, ResultStatus
 __all__ = ["Document", "document_of", "looks_like_cda", "read_cda"]
 
 _ROOT = tuple("ClinicalDocument".encode(codec) for codec in ("ascii", "utf-16-le", "utf-16-be"))
+_LONGEST_LINE = 2_000
 _LINKS = ("component", "entry", "entryRelationship")
 
 
@@ -118,12 +119,14 @@ def document_of(
 class _Around:
     """What the acts, organizers and specimens around an observation say of it."""
 
-    specimens: list[ET.Element] = field(default_factory=list)
+    kinds: frozenset[str] = frozenset()
+    """Of its specimens, as far as they are known."""
     status: str = ""
     procedure: ET.Element | None = None
     """The one collection that an act describes; None when it describes none or several."""
     holder: int = 0
-    notes: tuple[str, ...] = ()
+    clotted: bool = False
+    aggregated: bool = False
     elsewhere: bool = False
     """A section, an act or a battery about somebody else than the patient (``subject``): a donor, a mother, an animal."""
 
@@ -181,12 +184,15 @@ class _Reader:
         code = holder.find("statusCode")
         said = (code.get("code") or "") if code is not None else ""
         status = STATUS.get(said)
+        notes = [note for act in acts if (note := self._text(act))]
+        specimens = _specimens(procedures, holder)
         return _Around(
-            specimens=[*(_specimens(procedures, holder) or around.specimens)],
+            kinds=_kinds(specimens) if specimens else around.kinds,
             status=said if status is not None and status.withdrawn else around.status,
             procedure=procedure,
             holder=id(procedure) if procedure is not None else id(holder),
-            notes=(*around.notes, *(note for act in acts if (note := self._text(act)))),
+            clotted=around.clotted or any(says_clotted(note) for note in notes),
+            aggregated=around.aggregated or any(says_aggregated(note) for note in notes),
             elsewhere=elsewhere,
         )
 
@@ -216,12 +222,12 @@ class _Reader:
         if status is ResultStatus.FINAL and self.replaces:
             status = ResultStatus.CORRECTED
         stamp = self._time(observation, around)
-        specimens = _specimens([], observation) or around.specimens
-        said = {kind for s in specimens if (kind := _kind(s)) != "unknown"}
+        specimens = _specimens([], observation)
+        said = _kinds(specimens) if specimens else around.kinds
         if len(said) > 1:
             doubts = (*doubts, "specimen-ambiguous")
-        notes = (*around.notes, *self._own_notes(observation))
-        if any(says_aggregated(note) for note in notes):
+        notes = list(self._own_notes(observation))
+        if around.aggregated or any(says_aggregated(note) for note in notes):
             doubts = (*doubts, "specimen-aggregates")
         low, high = range_in(observation, unit)
         place = f"{where}/value"
@@ -238,7 +244,7 @@ class _Reader:
             status=status,
             doubts=(*doubts, *interpretation_of(observation)),
             specimen="blood" if "blood" in said else "fluid" if said else "unknown",
-            spoiled=_spoiled(notes),
+            spoiled="specimen-clotted" if around.clotted or any(says_clotted(note) for note in notes) else "",
             range_low=low,
             range_high=high,
             stamp=stamp,
@@ -272,6 +278,7 @@ class _Reader:
                 f"{_words(section.find('title'))} {' '.join(c.display for c in codings_of(section.find('code'))[0])}"
             )
             for line in _lines(section.find("text")):
+                line = line[:_LONGEST_LINE]
                 folded = fold(line) if may_speak_of_neutrophils(line) else ""
                 if (
                     folded
@@ -342,14 +349,14 @@ def _specimens(procedures: list[ET.Element], holder: ET.Element) -> list[ET.Elem
     return found + holder.findall("specimen/specimenRole/specimenPlayingEntity/code")
 
 
+def _kinds(codes: list[ET.Element]) -> frozenset[str]:
+    return frozenset(map(_kind, codes)) - {"unknown"}
+
+
 def _kind(code: ET.Element) -> str:
     codings, text = codings_of(code)
     names: tuple[str, ...] = (*(c.display for c in codings), text)
     return kind_of_specimen(tuple(c.code for c in codings), names)
-
-
-def _spoiled(notes: tuple[str, ...]) -> str:
-    return "specimen-clotted" if any(says_clotted(note) for note in notes) else ""
 
 
 def _words(element: ET.Element | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
@@ -54,6 +54,7 @@ _DOUBTFUL = re.compile(rb'"code"\s*:\s*"(?:DOUT|DOUA|DPOT|COLP|COLV|USUR|FICT)"'
 _ByPatient = dict[tuple[tuple[PatientIdentifier, ...], tuple[str, ...]], list[Row]]
 # ``specimen-in-process`` is R6's.
 _AWAITED = ("registered", "specimen-in-process", None)
+_MOST_COMPONENTS = 500
 _NONE: frozenset[int] = frozenset()
 _NOT_PATIENTS = ("Group", "Device", "Location", "Substance", "Procedure", "Organization", "Medication")
 
@@ -75,11 +76,23 @@ def _set_aside(why: NotFhir) -> Reading:
     return Reading(format="fhir", disposition="set_aside", problems=(Problem(why.code, why.where, why.text),))
 
 
+class _Around(NamedTuple):
+    """What an Observation says for all of its components. ``reference``: to its specimen."""
+
+    report: t.DiagnosticReport | None
+    specimen: Literal["blood", "fluid", "unknown"]
+    spoiled: str
+    doubts: tuple[str, ...]
+    stamp: Stamp
+    reference: str
+
+
 class _Reader:
     """One payload's way to a Reading; holds what the resources share."""
 
     __slots__ = (
         "control_id",
+        "doubtful",
         "identifiers",
         "index",
         "kind",
@@ -95,10 +108,11 @@ class _Reader:
     def __init__(self, index: Index, zone: ZoneInfo | None, site: Site | None) -> None:
         self.index, self.zone, self.site = index, zone, site
         self.out = Assembly()
+        self.doubtful: dict[int, bool] = {}
         self.reports: dict[int, tuple[t.DiagnosticReport, Item]] = {}
         self.sender = ""
         self.production = True
-        self.identifiers: list[PatientIdentifier] = []
+        self.identifiers: dict[PatientIdentifier, None] = {}
         self.pending: list[tuple[PatientIdentifier, ...]] = []
         bundle = index.bundle
         self.kind = f"Bundle/{bundle.type}" if bundle and bundle.type else "Bundle" if bundle else index.items[-1].kind
@@ -170,7 +184,7 @@ class _Reader:
                 self.index.malformed.append(item.where)
 
     def _note(self, known: tuple[PatientIdentifier, ...]) -> None:
-        self.identifiers += [i for i in known if i not in self.identifiers]
+        self.identifiers |= dict.fromkeys(known)
 
     def _rows(self, item: Item) -> Iterator[tuple[tuple[PatientIdentifier, ...], tuple[str, ...], Row]]:
         try:
@@ -179,6 +193,9 @@ class _Reader:
             self._unreadable(item, "structure", "not the shape of an Observation")
             return
         parts: list[tuple[str, t.Component]] = [(item.where, observation)]
+        if len(observation.component) > _MOST_COMPONENTS:
+            self._unreadable(item, "structure", "more components than any panel has")
+            return
         if observation.component:
             parts += [(f"{item.where}.component[{n}]", c) for n, c in enumerate(observation.component)]
         relevant: list[tuple[str, t.Component, Recognition]] = []
@@ -207,8 +224,20 @@ class _Reader:
             for where, _, _ in relevant:
                 self._not_relevant(where, "subject-not-a-patient")
             return
+        report = self._report(item) if self.reports or item.parent is not None else None
+        specimen_item = self._specimen(observation, report, item)
+        specimen = decoded_specimen(specimen_item)
+        reference = observation.specimen.reference if observation.specimen is not None else None
+        around = _Around(
+            report,
+            specimen_kind(specimen, observation),
+            spoiled_by(specimen, observation, report),
+            doubts_of_notes(observation, report),
+            self._collected(observation, specimen, report),
+            reference or (specimen_item.where if specimen_item is not None else ""),
+        )
         for where, part, recognition in relevant:
-            yield known, doubts, self._row(where, part, recognition, observation, item, known)
+            yield known, doubts, self._row(where, part, recognition, observation, item, around)
 
     def _not_relevant(self, where: str, reason: str) -> None:
         self.out.ledger.append(LedgerEntry(where, "not_relevant", reason))
@@ -247,10 +276,16 @@ class _Reader:
             doubts.append("patient-missing")
         if self.production and is_test_identity(known):
             doubts.append("test-identity")
-        reliability = patient is not None and b"identity-reliability" in patient.raw
-        if is_ins_by_oid_alone(known) or (patient is not None and reliability and _DOUBTFUL.search(patient.raw)):
+        if is_ins_by_oid_alone(known) or (patient is not None and self._is_doubtful(patient)):
             doubts.append("identity-doubtful")
         return tuple(doubts)
+
+    def _is_doubtful(self, patient: Item) -> bool:
+        found = self.doubtful.get(id(patient))
+        if found is None:
+            found = b"identity-reliability" in patient.raw and _DOUBTFUL.search(patient.raw) is not None
+            self.doubtful[id(patient)] = found
+        return found
 
     def _report(self, item: Item) -> t.DiagnosticReport | None:
         found = self.reports.get(id(item))
@@ -258,7 +293,7 @@ class _Reader:
             return found[0]
         if item.parent is not None and item.parent.kind == "DiagnosticReport":
             try:
-                return decode(item.parent.raw, t.DiagnosticReport)
+                return item.parent.decoded(t.DiagnosticReport)
             except UNDECODABLE:
                 return None
         return None
@@ -270,19 +305,14 @@ class _Reader:
         recognition: Recognition,
         observation: t.Observation,
         item: Item,
-        known: tuple[PatientIdentifier, ...],
+        around: _Around,
     ) -> Row:
-        report = self._report(item) if self.reports or item.parent is not None else None
         number, sent, value_member = number_in(part)
         unit_sent, unit, conflict = unit_in(part.valueQuantity)
-        status, doubts = status_of(observation, part, report)
-        specimen_item = self._specimen(observation, report, item)
-        specimen = decoded_specimen(specimen_item)
-        stamp = self._collected(observation, specimen, report)
-        doubts += doubts_of_notes(observation, report)
+        status, doubts = status_of(observation, part, around.report)
+        doubts += around.doubts
+        stamp = around.stamp
         low, high = range_in(part, unit) if part.referenceRange else (None, None)
-        reference = observation.specimen.reference if observation.specimen is not None else None
-        reference = reference or (specimen_item.where if specimen_item is not None else "")
         return Row(
             where=where,
             recognition=recognition,
@@ -295,15 +325,15 @@ class _Reader:
             unit_conflict=conflict,
             status=status,
             doubts=doubts,
-            specimen=specimen_kind(specimen, observation),
-            spoiled=spoiled_by(specimen, observation, report),
+            specimen=around.specimen,
+            spoiled=around.spoiled,
             range_low=low,
             range_high=high,
             stamp=stamp,
             issued=stamp_of(observation.issued, self.zone) if observation.issued else Stamp(None),
             key=key_of(observation, item, recognition.coding.code, where),
-            order=order_in(observation, report, self.index, item),
-            group=(reference, stamp.at) if stamp.at is not None else id(item),
+            order=order_in(observation, around.report, self.index, item),
+            group=(around.reference, stamp.at) if stamp.at is not None else id(item),
         )
 
     def _specimen(self, observation: t.Observation, report: t.DiagnosticReport | None, item: Item) -> Item | None:
@@ -365,9 +395,10 @@ class _Reader:
         told = [] if alone else list(unsaid(self.index))
         if not self.out.results and not self.out.problems:
             told += in_words(self.index, self._report)
+        entries = {where: LedgerEntry(where, "unassessable", code) for _, where, code, _ in told}
+        if entries:
+            self.out.ledger = [entries.get(one.where, one) for one in self.out.ledger]
         for item, where, code, words in told:
-            entry = LedgerEntry(where, "unassessable", code)
-            self.out.ledger = [entry if one.where == where else one for one in self.out.ledger]
             whose = self._whose(item)
             self._note(whose)
             self.out.problems.append(Problem(code, where, f"{where}: {words}", whose))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,11 +14,13 @@ from msgspec import Raw
 from ingest.reading import fhirtypes as t
 from ingest.reading.patients import authority_of, order_identifiers
 from rules.model import PatientIdentifier
+from wire.memo import memo
 
 __all__ = ["Index", "Item", "NotFhir", "has_duplicate_keys", "lay_out"]
 
 MAX_ENTRIES = 20_000
 _DEPTH = 4
+_MOST_IDENTIFIERS = 100
 T = TypeVar("T")
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {}
 
@@ -43,6 +45,24 @@ class Item:
     full_url: str = ""
     parent: Item | None = None
     contained: dict[str, Item] = field(default_factory=dict)
+    known: dict[type, Any] | None = None
+    digest: str = ""
+
+    @property
+    def content(self) -> str:
+        """A name for what has no other."""
+        if not self.digest:
+            self.digest = hashlib.blake2b(self.raw, digest_size=16).hexdigest()
+        return self.digest
+
+    def decoded(self, kind: type[T]) -> T:
+        """As ``decode``, once: hundreds of observations may point to one large patient."""
+        if self.known is None:
+            self.known = {}
+        found: T | None = self.known.get(kind)
+        if found is None:
+            found = self.known[kind] = decode(self.raw, kind)
+        return found
 
 
 @dataclass(slots=True)
@@ -235,18 +255,18 @@ def has_duplicate_keys(raw: bytes) -> bool:
 def identifiers_of(found: list[t.Identifier]) -> list[PatientIdentifier]:
     """Identifiers of a Patient or of a logical reference; old and secondary ones stay aliases."""
     out: list[PatientIdentifier] = []
-    for i in found:
+    for i in found[:_MOST_IDENTIFIERS]:
         value = (i.value or "").strip()
         if not value or len(value) > 200:
             continue
         codes = [c.code or "" for c in i.type.coding] if i.type is not None else ()
         system = i.system or ""
-        authority = _authority(system) if len(system) <= 200 else authority_of(system.strip())
+        authority = _authority(system)
         out.append(PatientIdentifier(value, authority, codes[0] if codes else ""))
     return out
 
 
-@lru_cache(maxsize=1024)
+@memo(1024)
 def _authority(system: str) -> str:
     return authority_of(system.strip())
 
@@ -260,7 +280,7 @@ def subject_of(
     target = index.find(reference.reference, at) if reference.reference else None
     if target is not None and target.kind == "Patient":
         try:
-            patient = decode(target.raw, t.Patient)
+            patient = target.decoded(t.Patient)
         except UNDECODABLE:
             patient = t.Patient()
         known = order_identifiers(identifiers_of(patient.identifier))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -10,7 +9,7 @@ from typing import Final, Literal, TypeVar
 
 from ingest.reading import fhirtypes as t
 from ingest.reading.codes import Coding
-from ingest.reading.fhirindex import UNDECODABLE, Index, Item, decode
+from ingest.reading.fhirindex import UNDECODABLE, Index, Item
 from ingest.reading.notes import says_aggregated, says_clotted, says_haemolysed
 from ingest.reading.recognition import Recognition, recognise
 from ingest.reading.specimens import specimen_of
@@ -18,6 +17,7 @@ from ingest.reading.units import Unit, unit_of
 from ingest.reading.v2fields import range_of
 from ingest.reading.values import Number, Refusal, number_of, number_of_json
 from rules.model import Comparator, OrderReference, ResultStatus
+from wire.memo import LONGEST
 
 T = TypeVar("T")
 
@@ -102,8 +102,7 @@ def number_in(part: t.Component) -> tuple[Number | Refusal, str, str]:
     return Refusal("value-missing", "no value"), "", "value"
 
 
-@lru_cache(maxsize=1024)
-def _unit_of_quantity(code: str, system: str, text: str) -> tuple[str, Unit | None, bool]:
+def _unit_of(code: str, system: str, text: str) -> tuple[str, Unit | None, bool]:
     by_code, by_text = unit_of(code), unit_of(text)
     sent = code or text
     if by_code is not None and by_text is not None and by_code != by_text:
@@ -113,10 +112,14 @@ def _unit_of_quantity(code: str, system: str, text: str) -> tuple[str, Unit | No
     return sent, by_code or by_text, False
 
 
+_known_unit = lru_cache(maxsize=1024)(_unit_of)
+
+
 def unit_in(quantity: t.Quantity | None) -> tuple[str, Unit | None, bool]:
     if quantity is None:
         return "", None, False
-    return _unit_of_quantity(quantity.code or "", quantity.system or "", quantity.unit or "")
+    code, system, text = quantity.code or "", quantity.system or "", quantity.unit or ""
+    return (_known_unit if len(code) + len(system) + len(text) <= LONGEST else _unit_of)(code, system, text)
 
 
 def status_of(
@@ -148,12 +151,14 @@ def decoded_specimen(item: Item | None) -> t.Specimen | None:
     if item is None:
         return None
     try:
-        return decode(item.raw, t.Specimen)
+        return item.decoded(t.Specimen)
     except UNDECODABLE:
         return None
 
 
 def specimen_kind(specimen: t.Specimen | None, observation: t.Observation) -> Literal["blood", "fluid", "unknown"]:
+    if specimen is None and observation.specimen is None and observation.bodySite is None:
+        return "unknown"
     concept = specimen.type if specimen else None
     display = (observation.specimen.display or "") if observation.specimen else ""
     codes = tuple(c.code or "" for c in concept.coding) if concept else ()
@@ -227,7 +232,7 @@ def key_of(observation: t.Observation, item: Item, code: str, where: str) -> str
         return f"Observation/{item.id}{tail}"
     if item.full_url:
         return f"{item.full_url}{tail}"
-    return f"content:{hashlib.blake2b(item.raw, digest_size=16).hexdigest()}{tail}"
+    return f"content:{item.content}{tail}"
 
 
 _NO_ORDER: Final = OrderReference()
@@ -271,7 +276,7 @@ def _ward(observation: t.Observation, index: Index, item: Item) -> str:
 
 def _decoded(item: Item, kind: type[T], instead: T) -> T:
     try:
-        return decode(item.raw, kind)
+        return item.decoded(kind)
     except UNDECODABLE:
         return instead
 

@@ -20,6 +20,7 @@ _WORDY: Final = re.compile(rb'"(?:note|comments?|valueString|conclusion)"')
 _COUNTS: Final = re.compile(rb'"(?:[^"]*/)?(?:Observation|DiagnosticReport)/')
 _NOTICES: Final = ("Parameters", "SubscriptionStatus")
 _LINES: Final = 400
+_LONGEST: Final = 50_000
 
 
 class Told(NamedTuple):
@@ -104,6 +105,6 @@ def _names_a_count(*texts: str | None) -> bool:
     return any(
         speaks_of_neutrophils(line)
         for text in texts
-        if text and may_speak_of_neutrophils(text)
-        for line in text.splitlines()[:_LINES]
+        if text and may_speak_of_neutrophils(text[:_LONGEST])
+        for line in text[:_LONGEST].splitlines()[:_LINES]
     )

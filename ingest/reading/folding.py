@@ -10,5 +10,7 @@ _LETTERS = str.maketrans({"ø": "o", "Ø": "o", "œ": "oe", "æ": "ae", "ß": "s
 
 
 def fold(text: str) -> str:
+    if text.isascii():
+        return " ".join(text.casefold().split())
     plain = unicodedata.normalize("NFKD", text.translate(_LETTERS))
     return " ".join("".join(c for c in plain if not unicodedata.combining(c)).casefold().split())

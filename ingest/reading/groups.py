@@ -48,6 +48,7 @@ class Group:
 
 _NUMBERS = frozenset(("NM", "SN"))
 _LINES = 400
+_LONGEST = 50_000
 
 
 def groups_of(message: Message, ledger: list[LedgerEntry], site: Site | None = None) -> list[Group]:
@@ -193,6 +194,7 @@ class _Walk:
             if len(fields) > 2 and recognised(fields[2], self.marks, self.codec, self.site).claim is not None:
                 name = "OBX" if number else "MSH"
                 self.group.joined.append(Segment(name, number or 1, self.marks, self.codec))
+                return
 
     def _comment(self, behind: str) -> bool:
         """Keeps OBX-5 of a row of text, where it is long enough to be a sentence; True: a line of it may be a count."""
@@ -204,6 +206,7 @@ class _Walk:
         return self._names_a_count(text)
 
     def _names_a_count(self, text: str) -> bool:
+        text = text[:_LONGEST]
         if not may_speak_of_neutrophils(text):
             return False
         lines = text.replace(self.marks.repetition, "\n").split("\n")

@@ -98,13 +98,13 @@ def _read_results(message: Message, shape: Known | None, zone: ZoneInfo | None, 
         reading = _reading(header, "not_relevant", out.ledger, production=production)
         return structs.replace(reading, pending=pending) if pending else reading
     issued = stamp_of(header.timestamp, zone)
-    identifiers: tuple[PatientIdentifier, ...] = ()
+    everybody: dict[PatientIdentifier, None] = {}
     confirmations: list[Confirmation] = []
     for pid, of_patient in _by_patient(groups):
         known, doubts = patient_of(pid, production=production)
         if site is not None:
             known = site.named(known)
-        identifiers = (*identifiers, *(i for i in known if i not in identifiers)) if identifiers else known
+        everybody |= dict.fromkeys(known)
         if not production:
             doubts = (*doubts, "test-message")
         rows = [row for group in of_patient for row in _rows(group, header, zone, issued, known)]
@@ -137,7 +137,7 @@ def _read_results(message: Message, shape: Known | None, zone: ZoneInfo | None, 
         if len(out.results) == before and len(out.problems) == faults:
             for group in of_patient:
                 _noted(group, known, out)
-                _nameless(group, known, out)
+            _nameless(of_patient, known, out)
         for one in enclosed:
             _account(one, known, len(out.results) > before, out)
     if out.results and (ward := _ward(message)):
@@ -145,7 +145,7 @@ def _read_results(message: Message, shape: Known | None, zone: ZoneInfo | None, 
     disposition: Literal["results", "unassessable", "not_relevant"] = (
         "results" if out.results else "unassessable" if out.problems else "not_relevant"
     )
-    reading = _reading(header, disposition, out.ledger, out, identifiers, production=production)
+    reading = _reading(header, disposition, out.ledger, out, tuple(everybody), production=production)
     if confirmations or pending:
         reading = structs.replace(reading, confirmations=tuple(confirmations), pending=pending)
     return reading
@@ -378,15 +378,15 @@ def _hidden(group: Group, patient: tuple[PatientIdentifier, ...], out: Assembly)
         out.problems.append(Problem("segment-joined", segment.at(), f"{segment.at()}: {words}", patient))
 
 
-def _nameless(group: Group, patient: tuple[PatientIdentifier, ...], out: Assembly) -> None:
+def _nameless(groups: list[Group], patient: tuple[PatientIdentifier, ...], out: Assembly) -> None:
     """A blood count without neutrophils, and a number in it that has no code: for a person."""
-    obx = group.nameless
-    if obx is None or not may_hold_a_count(None, group.obr):
+    found = {g.nameless.at(): g.nameless for g in groups if g.nameless is not None and may_hold_a_count(None, g.obr)}
+    if not found:
         return
-    entry = LedgerEntry(obx.at(), "unassessable", "code-missing")
-    out.ledger = [entry if one.where == entry.where else one for one in out.ledger]
+    out.ledger = [LedgerEntry(e.where, "unassessable", e.reason) if e.where in found else e for e in out.ledger]
     words = "a number without a code in a blood count without neutrophils"
-    out.problems.append(Problem("code-missing", obx.at(3), f"{obx.at(3)}: {words}", patient))
+    for obx in found.values():
+        out.problems.append(Problem("code-missing", obx.at(3), f"{obx.at(3)}: {words}", patient))
 
 
 def _account(enclosed: Enclosed, patient: tuple[PatientIdentifier, ...], counted: bool, out: Assembly) -> None:

@@ -6,7 +6,8 @@ Rule of the file: phrases, not words; a denial before or behind one takes it bac
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+
+from wire.memo import memo
 
 __all__ = ["says_aggregated", "says_clotted", "says_haemolysed"]
 
@@ -32,13 +33,13 @@ _DENIED = re.compile(
 _HAEMOLYSED = re.compile(r"\bHEM\b|H(?:A?E|É)MOLY", re.IGNORECASE)
 
 
-@lru_cache(maxsize=2048)
+@memo(2048)
 def says_clotted(note: str) -> bool:
     """A phrase that says the specimen clotted, unless a denial stands before it."""
     return _says(_CLOTTED, note)
 
 
-@lru_cache(maxsize=2048)
+@memo(2048)
 def says_aggregated(note: str) -> bool:
     """A phrase that says the cells stuck together, unless a denial stands before it."""
     return _says(_AGGREGATED, note)

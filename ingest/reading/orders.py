@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -14,6 +13,7 @@ from ingest.reading.times import Stamp, stamp_of
 from ingest.reading.v2fields import entity_of
 from rules.model import OrderReference
 from wire.er7 import NULL, Segment, Separators
+from wire.memo import memo
 
 __all__ = ["RETIRED", "Order", "first_stamp", "order_of"]
 
@@ -127,7 +127,7 @@ def _specimens_said(group: Group) -> tuple[str, set[Kind]]:
 
 
 # A laboratory sends the same few sources and panels with every message.
-@lru_cache(maxsize=1024)
+@memo(1024)
 def _kind_of_source(text: str, marks: Separators, codec: str) -> Kind:
     """OBR-15: the code, its text, and the components that follow."""
     segment = Segment("", 0, marks, codec)
@@ -136,7 +136,7 @@ def _kind_of_source(text: str, marks: Separators, codec: str) -> Kind:
     return specimen_of((first[0],), (*first[1:2], *parts[1:3]))
 
 
-@lru_cache(maxsize=1024)
+@memo(1024)
 def _panel(text: str, marks: Separators, codec: str) -> tuple[str, Kind]:
     """OBR-4: its code, and what its names say of the specimen."""
     parts = Segment("", 0, marks, codec).split_components(text.split(marks.repetition, 1)[0]) if text else [""]

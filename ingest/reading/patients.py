@@ -7,10 +7,10 @@ PID-3 is no patient.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from rules.model import PatientIdentifier
 from wire.er7 import NULL, Segment
+from wire.memo import memo
 
 __all__ = ["authority_of", "identifiers_of_field", "order_identifiers", "patient_of"]
 
@@ -26,6 +26,7 @@ _DOUBTFUL = frozenset(("DOUT", "DOUA", "DPOT", "COLP", "COLV", "USUR", "FICT"))
 # ``ASIP-SANTE-INS-NIR`` as the name of the authority says what the number is; ``INSEE`` does not.
 _SAYS_INS = re.compile(r"\bINS\b", re.IGNORECASE)
 _LIMIT = 200
+_MOST = 100
 
 
 def authority_of(namespace: str, universal_id: str = "", universal_type: str = "") -> str:
@@ -72,7 +73,7 @@ def is_test_identity(identifiers: tuple[PatientIdentifier, ...]) -> bool:
     return not _TEST_INS.isdisjoint([i.authority for i in identifiers])
 
 
-@lru_cache(maxsize=512)
+@memo(512)
 def _authority_field(text: str, subcomponent: str) -> str:
     parts = [*text.split(subcomponent), "", ""]
     return authority_of(*(p.strip() for p in parts[:3]))
@@ -82,7 +83,7 @@ def identifiers_of_field(segment: Segment, position: int) -> tuple[PatientIdenti
     """The usable identifiers of a repeating CX (PID-3, MRG-1), the one to show first."""
     found: list[PatientIdentifier] = []
     ended: list[PatientIdentifier] = []
-    for repetition in segment.repetitions(position):
+    for repetition in segment.repetitions(position)[:_MOST]:
         parts = repetition.split(segment.separators.component)
         value = segment.text(parts[0])
         if value in ("", NULL) or len(value) > _LIMIT:

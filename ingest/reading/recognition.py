@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ingest.reading.codes import CODES, LOCAL, SHORT, Analyte, Claim, Coding, is_declared_in_vain, is_loinc
 from ingest.reading.folding import fold
 from ingest.reading.names import claim_of_name, is_prior
+from wire.memo import LONGEST
 
 __all__ = ["Recognition", "folded_names", "recognise"]
 
@@ -37,13 +38,26 @@ class Recognition(NamedTuple):
         return self.claim is not None and self.claim.analyte in ("neutrophils", "segs", "bands")
 
 
+_LONGEST_NAME = 500
+
+
 def folded_names(codings: tuple[Coding, ...], text: str) -> list[str]:
-    return [n for n in dict.fromkeys(fold(n) for n in (*(c.display for c in codings), text)) if n]
+    """A name longer than any that a laboratory gives is cut: a megabyte of it is not worth the seconds."""
+    return [n for n in dict.fromkeys(fold(n[:_LONGEST_NAME]) for n in (*(c.display for c in codings), text)) if n]
 
 
-@lru_cache(maxsize=8192)
 def recognise(codings: tuple[Coding, ...], text: str = "") -> Recognition:
     """Everything that the codes and names of one observation say, and where they disagree."""
+    size = len(text)
+    for code, display, system in codings:
+        size += len(code) + len(display) + len(system)
+    return (_known if size <= LONGEST else _recognised)(codings, text)
+
+
+def _recognised(codings: tuple[Coding, ...], text: str) -> Recognition:
+    whole = all(len(word) <= _LONGEST_NAME for coding in codings for word in coding) and len(text) <= _LONGEST_NAME
+    if not whole:
+        codings = tuple(Coding(*(word[:_LONGEST_NAME] for word in coding)) for coding in codings)
     shown = next((c for c in codings if c.code.upper() in CODES), codings[0] if codings else Coding("", text))
     by_code = [claim for c in codings if (claim := CODES.get(c.code.upper())) is not None]
     unknown_loinc = any(is_loinc(c) and c.code not in CODES for c in codings)
@@ -79,6 +93,8 @@ def recognise(codings: tuple[Coding, ...], text: str = "") -> Recognition:
         claim, doubts = _resembling(codings, names)
     if claim is not None and claim.analyte in _RELEVANT and not by_code and is_declared_in_vain(codings):
         doubts = (*doubts, "code-system-conflict")
+    if not whole:
+        doubts = (*doubts, "code-name-conflict")  # what was cut away may say anything
     reason = "other-analyte"
     if claim is None or claim.analyte not in _RELEVANT:
         reason = "granulocytes" if claim and claim.analyte == "granulocytes" else "other-analyte"
@@ -86,6 +102,7 @@ def recognise(codings: tuple[Coding, ...], text: str = "") -> Recognition:
     return Recognition(claim, doubts if claim else (), bool(by_code), shown, fluid, reason)
 
 
+_known = lru_cache(maxsize=8192)(_recognised)
 _RESEMBLES = re.compile(r"neut(?!r?al|en|est)|pnn")
 
 

@@ -89,6 +89,11 @@ _LEARNT_AFTER = 3
 _MOST_SHAPES = 256
 _MOST_SIGHTINGS = 1024
 _MOST_FEEDS = 64
+# Characters of one shape, and of all that is kept of shapes and sightings.
+_LONGEST = 32_768
+_LONGEST_ROW = 600
+_MOST_HELD = 4_000_000
+_held = 0
 _learnt: dict[tuple[Separators, str, Site | None], _Learnt] = {}
 
 
@@ -204,8 +209,17 @@ def learn(message: Message, site: Site | None, blocks: list[str], rows: list[lis
     marks = message.separators
     if message.text.count("\r") != blocks[0].count("\r") + len(blocks) - 1 or may_reply(message):
         return
+    global _held
     learnt = _learnt_of(marks, message.codec, site)
     prefixes = tuple([f"OBX{marks.field.join(parts[:4])}{marks.field}" for parts in rows[1:]])
+    size = sum(map(len, prefixes))
+    if size > _LONGEST or len(max(prefixes, key=len)) > _LONGEST_ROW:
+        return
+    if _held > _MOST_HELD:
+        forget()
+        learnt = _learnt_of(marks, message.codec, site)
+    if prefixes not in learnt.sightings:
+        _held += size
     if len(learnt.sightings) > _MOST_SIGHTINGS:
         learnt.sightings.clear()
     times = learnt.sightings[prefixes] = learnt.sightings.get(prefixes, 0) + 1
@@ -264,8 +278,10 @@ def _learn_dull(
 
 def forget() -> None:
     """Every report is read row by row again, until it was seen often enough."""
+    global _held
     _learnt.clear()
     _dull.clear()
+    _held = 0
 
 
 def _learnt_of(marks: Separators, codec: str, site: Site | None) -> _Learnt:

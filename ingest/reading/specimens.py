@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Literal
 
 from ingest.reading.folding import fold
+from wire.memo import memo_of_parts
 
 __all__ = ["is_of_another_fluid", "specimen_of"]
 
@@ -32,7 +32,7 @@ def is_of_another_fluid(name: str) -> bool:
     return bool(_FLUID.search(name)) and not _BLOOD.search(name)
 
 
-@lru_cache(maxsize=2048)
+@memo_of_parts(2048)
 def specimen_of(codes: tuple[str, ...], names: tuple[str, ...]) -> Literal["blood", "fluid", "unknown"]:
     """What the specimen is by its codes (SPM-4, OBR-15, Specimen.type) and names; unknown says nothing."""
     if any(c.upper() in _BLOOD_CODES for c in codes):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta, timezone
-from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
+
+from wire.memo import memo
 
 __all__ = ["UNREADABLE", "Stamp", "date_of", "stamp_of"]
 
@@ -31,7 +32,7 @@ _TIME = re.compile(
 )
 
 
-@lru_cache(maxsize=4096)
+@memo(4096)
 def stamp_of(text: str, zone: ZoneInfo | None = None) -> Stamp:
     """``20261122080500+0100``, ``202611220805``, ``20261122``, ``2026-11-22T08:05:00+01:00`` or ``2026-11-22``."""
     match = _TIME.match(text.strip())

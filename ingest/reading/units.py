@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from decimal import Decimal
-from functools import lru_cache
 from itertools import product
 from typing import Literal, NamedTuple
+
+from wire.memo import memo, memo_of_parts
 
 __all__ = ["BRACED", "EXACT", "Unit", "spellings", "unit_of", "unit_of_components"]
 
@@ -184,7 +185,7 @@ def _raised(match: re.Match[str]) -> str:
     return ("^" if before[-2:] in ("10", "mm") else "") + digits
 
 
-@lru_cache(maxsize=2048)
+@memo(2048)
 def unit_of(text: str) -> Unit | None:
     """The unit that ``text`` spells, or None: unknown, or not there at all.
 
@@ -207,7 +208,7 @@ def unit_of(text: str) -> Unit | None:
 _TEN = re.compile(r"(?:cells\s*)?[x×*]?\s*10\s*", re.IGNORECASE)
 
 
-@lru_cache(maxsize=2048)
+@memo_of_parts(2048)
 def unit_of_components(components: tuple[str, ...]) -> tuple[str, Unit | None, bool]:
     """``(as sent, unit, conflict)`` of OBX-6: code, text, system, and the alternate triplet.
 

@@ -11,6 +11,7 @@ from ingest.reading.units import Unit, unit_of, unit_of_components
 from ingest.reading.values import Number, Refusal, is_plain, number_of, plain_number_of, structured_number_of
 from rules.model import ResultStatus
 from wire.er7 import NULL, Segment, Separators
+from wire.memo import memo
 
 __all__ = ["NOT_RESENT", "STATUS", "entity_of", "is_pending", "number_in", "range_of", "status_of", "unit_in"]
 
@@ -87,12 +88,15 @@ def unit_in(obx: Segment) -> tuple[str, Unit | None, bool]:
     return _unit(obx.field(6), obx.separators, obx.codec)
 
 
-@lru_cache(maxsize=2048)
+_MOST_UNITS = 8
+
+
+@memo(2048)
 def _unit(raw: str, marks: Separators, codec: str) -> tuple[str, Unit | None, bool]:
     if "^" in (marks.repetition, marks.subcomponent) and "^" in raw and (whole := unit_of(raw)) is not None:
         return raw, whole, False  # HPRIM and others: the caret of 10^9/L repeats there
     segment = Segment("", 0, marks, codec)
-    repeats = raw.split(marks.repetition) if raw else [""]
+    repeats = raw.split(marks.repetition, _MOST_UNITS)[:_MOST_UNITS] if raw else [""]
     sent, unit, conflict = unit_of_components(tuple(segment.split_components(repeats[0])))
     for repeat in repeats[1:]:
         # OBX-6 does not repeat (HL7 v2.5.1, 7.4.2): a second unit that is another one leaves no unit.
@@ -137,7 +141,7 @@ _HALF_RANGE = re.compile(rf"\s*(?P<mark>[<>≤≥]=?|sup\.?|inf\.?)\s*(?P<bound>
 _THOUSANDS_MARK = re.compile(r"[.,]\d{3}\b")
 
 
-@lru_cache(maxsize=1024)
+@memo(1024)
 def range_of(text: str, unit: Unit | None = None) -> tuple[Decimal | None, Decimal | None]:
     """``1.5-7.5``, ``1,5 à 7,5``, ``4300 to 10800``, ``>1.5``: ``(low, high)`` where they are plain numbers, else nothing.
 

@@ -13,6 +13,7 @@ from ingest.reading.outcome import LedgerEntry
 from ingest.reading.recognition import Recognition, recognise
 from ingest.reading.site import Site
 from wire.er7 import NULL, Segment, Separators
+from wire.memo import LONGEST
 
 __all__ = ["MOST_ROWS", "NAMELESS", "Vocabulary", "not_relevant", "recognised", "vocabulary_of"]
 
@@ -29,6 +30,9 @@ MOST_ROWS: Final = 500
 _LIMIT = 8192
 _MOST_FEEDS = 64
 _REPEATS = 4
+# Characters of all raw OBX-3 that are kept.
+_MOST_HELD = 2_000_000
+_held = 0
 # Plain dictionaries, looked up once a message by its separators: most OBX of a feed are decided here and nowhere else.
 _known: dict[tuple[Separators, str, Site | None], Vocabulary] = {}
 _entries: dict[str, list[LedgerEntry]] = {}
@@ -49,10 +53,20 @@ def vocabulary_of(marks: Separators, codec: str, site: Site | None) -> Vocabular
 
 def recognised(text: str, marks: Separators, codec: str, site: Site | None) -> Recognition:
     """The claims of a raw OBX-3, both triplets and the original text; kept, and what is dull among them for ``dull``."""
+    global _held
     vocabulary = vocabulary_of(marks, codec, site)
     found = vocabulary.recognised.get(text)
     if found is None:
-        found = vocabulary.recognised[text] = _recognise(text, marks, codec, site)
+        found = _recognise(text, marks, codec, site)
+        if len(text) > LONGEST:
+            return found
+        _held += len(text)
+        if _held > _MOST_HELD:
+            # Strangers, or a change of dialect: what is sent today is soon known again.
+            _known.clear()
+            _held = len(text)
+            vocabulary = vocabulary_of(marks, codec, site)
+        vocabulary.recognised[text] = found
         if found.claim is None and found is not NAMELESS:
             vocabulary.dull[text] = _shared(found.reason)
     return found

@@ -14,17 +14,13 @@ from engine import tls
 from engine.body_keys import arm
 from engine.config import Settings, is_loopback
 from engine.headers import Guarded
-from engine.http import application
 from engine.judged import JudgedBoard
-from engine.keys import keys_router
 from engine.observe import Meters
 from engine.tokens import access_of
 from engine.web import Web
 from engine.web_limits import Bounded, HttpLimits, protocol
 from ingest.access import Access, Senders
-from ingest.fhir_http import FhirDoor
 from ingest.files import FolderDoor, FolderLimits
-from ingest.hl7_http import Hl7Door
 from ingest.limits import Keeper, MllpLimits
 from ingest.mllp import MllpListener
 from store import Store, StoreUnavailable, trail
@@ -118,28 +114,8 @@ class Engine:
                 senders = Senders(settings.mllp.allow)
                 await self.mllp.start_tls(settings.mllp.host, settings.mllp.tls_port, context, senders)
         if settings.http.enabled:
-            access = access_of(settings)
-            doors = self._http_doors(store, board, access) if accepts else []
-            doors.append(keys_router(settings, self.meters))
-            handlers: dict[type[Exception], Any] = {}
-            if settings.console.enabled:
-                from console import handlers as console_handlers
-                from engine.pages import Pages
-
-                self._pages = Pages(
-                    settings, store, self._standing, lambda event: self.meters.noticed("console", event)
-                )
-                doors.append(self._pages.router)
-                handlers = console_handlers()
-            everybody = is_loopback(settings.http.host) or settings.http.allow_anonymous
-            self.app = application(
-                doors,
-                readiness=self.readiness,
-                metrics=self._metrics,
-                meters=self.meters,
-                may_measure=lambda request: everybody or access.named(request, "metrics") is not None,
-                handlers=handlers,
-            )
+            # The web framework takes longer to load than everything else: the other doors answer meanwhile.
+            self.app = await asyncio.to_thread(self._application, store, board, access_of(settings))
             secure = self._http_tls = tls.http_server(settings.http)
             self._web = self._bounded(self.app, secure)
             await self._web.open(settings.http.host, settings.http.port)
@@ -153,6 +129,31 @@ class Engine:
             mode=settings.engine.mode,
             host=settings.mllp.host,
             port=self.mllp.port if self.mllp else 0,
+        )
+
+    def _application(self, store: Store, board: JudgedBoard, access: Access) -> FastAPI:
+        from engine.http import application
+        from engine.keys import keys_router
+
+        settings = self.settings
+        doors = self._http_doors(store, board, access) if settings.engine.role != "judge" else []
+        doors.append(keys_router(settings, self.meters))
+        handlers: dict[type[Exception], Any] = {}
+        if settings.console.enabled:
+            from console import handlers as console_handlers
+            from engine.pages import Pages
+
+            self._pages = Pages(settings, store, self._standing, lambda event: self.meters.noticed("console", event))
+            doors.append(self._pages.router)
+            handlers = console_handlers()
+        everybody = is_loopback(settings.http.host) or settings.http.allow_anonymous
+        return application(
+            doors,
+            readiness=self.readiness,
+            metrics=self._metrics,
+            meters=self.meters,
+            may_measure=lambda request: everybody or access.named(request, "metrics") is not None,
+            handlers=handlers,
         )
 
     def _bounded(self, app: FastAPI, secure: ssl.SSLContext | None) -> Web:
@@ -222,6 +223,9 @@ class Engine:
         self._fail("kafka")
 
     def _http_doors(self, store: Store, board: JudgedBoard, access: Access) -> list[APIRouter]:
+        from ingest.fhir_http import FhirDoor
+        from ingest.hl7_http import Hl7Door
+
         limit = self.settings.http.max_body_bytes
         return [
             FhirDoor(store, self.meters, max_body_bytes=limit, access=access, smart=access.smart).router,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from typing import TYPE_CHECKING
 
 from emitters.credentials import CredentialError, public_keys, secret_of
 from engine.config import FhirDestination, Settings
 from engine.credential_settings import BasicCredentials, BearerCredentials, SmartCredentials, smart_of
 from engine.observe import Meters
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
 
 __all__ = ["credential_problems", "keys_router", "published"]
 
@@ -43,9 +44,12 @@ def published(settings: Settings) -> tuple[list[dict[str, object]], list[str]]:
 
 
 def keys_router(settings: Settings, meters: Meters) -> APIRouter:
+    from fastapi import APIRouter
+    from fastapi.responses import JSONResponse
+
     router = APIRouter()
 
-    @router.get("/.well-known/jwks.json")
+    @router.get("/.well-known/jwks.json", response_model=None)
     def jwks() -> JSONResponse:
         """Read from the key files at each request: a rotated key is public before it signs, without a restart."""
         keys, problems = published(settings)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fastapi import Request
+from starlette.requests import Request
 
 from ingest.scopes import Scopes
 from wire import ack, er7

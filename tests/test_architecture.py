@@ -16,7 +16,7 @@ ALLOWED = {
     "wire": set(),
     "rules": set(),
     "store": {"sqlalchemy", "psycopg", "alembic", "msgspec", "rules", "cryptography"},
-    "ingest": {"store", "wire", "rules", "msgspec", "fastapi", "aiokafka"},
+    "ingest": {"store", "wire", "rules", "msgspec", "fastapi", "starlette", "aiokafka"},
     "emitters": {"rules", "wire", "aiohttp", "aiokafka", "joserfc", "yarl", "msgspec"},
     "console": {
         *("store", "wire", "rules", "msgspec", "sqlalchemy"),

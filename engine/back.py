@@ -17,8 +17,9 @@ from emitters.mllp import MllpSettings
 from emitters.sink import Sink
 from engine import tls
 from engine.answer_poll import AnswerPoll
-from engine.config import Destination, FhirDestination, KafkaDestination, MllpDestination, Settings
+from engine.config import Settings
 from engine.credential_settings import credentials_of
+from engine.destination_settings import Destination, FhirDestination, KafkaDestination, MllpDestination
 from engine.dispatcher import Dispatcher, RetryPolicy
 from engine.duty import escalation_of, present_of, routing_of
 from engine.judge import Judge

@@ -14,33 +14,27 @@ import tomllib
 import typing
 import warnings
 from collections.abc import Iterator, Mapping
-from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from emitters.counts import is_reference
-from emitters.fhir_terms import Level
-from engine.credential_settings import CredentialsSection
+from engine.destination_settings import Destination, FhirDestination, KafkaDestination, MllpDestination
+from engine.duty_settings import RotaSection, RoutingSection
 from engine.issuer_settings import IssuerSection
-from engine.kafka import KafkaFace, KafkaSection, plain
+from engine.kafka import KafkaSection, plain
 from engine.oidc_settings import OidcSection
+from engine.section import Section, together
 from rules import ProtocolError, find_selectable
 
 __all__ = [
     "ConfigError",
-    "Destination",
-    "FhirDestination",
-    "KafkaDestination",
-    "MllpDestination",
     "Settings",
     "exposed",
     "is_loopback",
     "load",
-    "minutes_of",
     "origins",
 ]
 
@@ -55,17 +49,7 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-class _Section(BaseModel):
-    # By alias: ``for`` is a word of Python's, and what one process writes another must read.
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
-
-
-def _pair(certificate: Path | None, key: Path | None) -> None:
-    if (certificate is None) != (key is None):
-        raise ValueError("certificate and key go together")
-
-
-class StoreSection(_Section):
+class StoreSection(Section):
     url: str = "sqlite:///neutroflag.db"
     key_file: Path | None = None
     """Keys that message bodies are sealed with (docs/security.md): a line each, the last one seals."""
@@ -89,7 +73,7 @@ class StoreSection(_Section):
         return value
 
 
-class EngineSection(_Section):
+class EngineSection(Section):
     mode: Literal["deliver", "observe"] = "deliver"
     role: Literal["all", "accept", "judge"] = "all"
     """``accept``: only the doors; ``judge``: only what stands behind the store. On PostgreSQL; see docs/many-machines.md."""
@@ -103,11 +87,11 @@ class EngineSection(_Section):
     """This engine's name as FHIR Device identifier and HL7 sending application."""
 
 
-class RegisterSection(_Section):
+class RegisterSection(Section):
     unenrolled_days: int = Field(default=30, ge=1)
 
 
-class RetentionSection(_Section):
+class RetentionSection(Section):
     """Days after which something is removed; 0 keeps it for ever. See docs/retention.md.
 
     Nothing goes that an open alert, an open finding or a message without its disposition refers to.
@@ -128,7 +112,7 @@ class RetentionSection(_Section):
     audit_days: int = Field(default=0, ge=0)
 
 
-class MllpSection(_Section):
+class MllpSection(Section):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: int = Field(default=2575, ge=0, le=65535)
@@ -158,7 +142,7 @@ class MllpSection(_Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        _pair(self.certificate, self.key)
+        together(self.certificate, self.key)
         if self.tls_port is None and (self.certificate or self.client_ca or self.allow):
             raise ValueError("certificate, key, client_ca and allow say nothing without tls_port")
         if self.tls_port is not None and self.certificate is None:
@@ -170,7 +154,7 @@ class MllpSection(_Section):
         return self
 
 
-class HttpToken(_Section):
+class HttpToken(Section):
     """A bearer token, so that its holder may use these faces."""
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[\w.@-]+$")
@@ -179,7 +163,7 @@ class HttpToken(_Section):
     faces: tuple[Literal["fhir", "hl7", "metrics"], ...] = Field(min_length=1)
 
 
-class HttpSection(_Section):
+class HttpSection(Section):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
@@ -209,7 +193,7 @@ class HttpSection(_Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        _pair(self.certificate, self.key)
+        together(self.certificate, self.key)
         return self
 
     @field_validator("token")
@@ -220,7 +204,7 @@ class HttpSection(_Section):
         return value
 
 
-class ConsoleSection(_Section):
+class ConsoleSection(Section):
     enabled: bool = True
     """Pages under /console of the HTTP face."""
     plain_cookies: bool = False
@@ -229,135 +213,7 @@ class ConsoleSection(_Section):
     """The identity provider whose people may log in."""
 
 
-class ForSection(_Section):
-    """What a destination takes; each key that is given must agree. Without ``for`` it takes everything."""
-
-    sender: tuple[str, ...] | None = None
-    """Of the laboratory's message: MSH-3|MSH-4, or either half."""
-    ward: tuple[str, ...] | None = None
-    """PV1-3.1, or the location of the Encounter."""
-    prescriber: tuple[str, ...] | None = None
-    """OBR-16.1 or ORC-12.1, or the requester of the ServiceRequest."""
-    level: tuple[Literal["critical", "red", "amber", "info"], ...] | None = None
-    recipient: tuple[str, ...] | None = None
-    """Roles of the rota, ``prescriber`` (whoever must answer), ``pharmacist``, ``laboratory``."""
-
-    @field_validator("*")
-    @classmethod
-    def _something(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and not all(item.strip() for item in value):
-            raise ValueError("an empty value agrees with nothing")
-        if value == ():
-            raise ValueError("an empty list agrees with nothing: this destination would never be told")
-        return value
-
-
-class _Destination(_Section):
-    name: str = Field(min_length=1)
-    for_: ForSection = Field(default=ForSection(), alias="for")
-    timeout_s: float = Field(default=10, gt=0)
-    retry_first_s: float = Field(default=1, gt=0)
-    retry_longest_s: float = Field(default=300, gt=0)
-    give_up_after_s: float = Field(default=24 * 3600, gt=0)
-    """After this long a delivery that was never taken is a dead letter, for a person."""
-    allow_plaintext: bool = False
-
-
-class FhirDestination(_Destination):
-    kind: Literal["fhir"]
-    url: str
-    patient_search: Literal["identifier"] = "identifier"
-    owner: str = ""
-    """Default owner of tasks: a FHIR reference, or a role of the rota."""
-    answers: bool = True
-    """Its Tasks are read back, so that what people answer there is an answer here."""
-    answers_every_s: float = Field(default=15, gt=0)
-    authorities: dict[str, str] = Field(default_factory=dict)
-    """Identifier system by namespace, for authorities that are neither an OID nor a URI."""
-    connections: int = Field(default=8, ge=1, le=64)
-    level: Level | None = None
-    """How much is sent, L0 to L3; without it what the server's CapabilityStatement allows, up to L2 (``config check``)."""
-    update_create: bool | None = None
-    """Whether the server takes our own ids; without it what its CapabilityStatement says. Not to be changed lightly: what
-    stands under other ids is then not found again by ours."""
-    search_by_post: bool = False
-    """Patients are searched by ``POST Patient/_search``, which keeps identifiers out of access logs."""
-    credentials: CredentialsSection | None = None
-    ca: Path | None = None
-    """PEM file of the authorities to trust for https, instead of the system's."""
-    certificate: Path | None = None
-    """With ``key``: what we show of ourselves (mTLS)."""
-    key: Path | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        _pair(self.certificate, self.key)
-        if self.url.startswith("http:") and (self.ca or self.certificate):
-            raise ValueError("ca, certificate and key say nothing without https")
-        return self
-
-    @field_validator("url")
-    @classmethod
-    def _http(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
-        return value.rstrip("/")
-
-
-class MllpDestination(_Destination):
-    kind: Literal["mllp"]
-    host: str
-    port: int = Field(ge=1, le=65535)
-    sending_application: str = "NEUTROFLAG"
-    sending_facility: str = ""
-    receiving_application: str = ""
-    receiving_facility: str = ""
-    shape: Literal["ORU_R01", "MDM_T02"] = "ORU_R01"
-    """MDM_T02 (with T10 and T04) for a system that takes no results of third parties."""
-    ack: Literal["original", "enhanced"] = "original"
-    """``enhanced`` asks for an accept acknowledgement (MSH-15 AL, MSH-16 NE)."""
-    version: Literal["2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7"] = "2.5"
-    charset: Literal["UNICODE UTF-8", "8859/1", "8859/15"] = "UNICODE UTF-8"
-    tell_answers: bool = False
-    """Told, too, once somebody has answered: for a system whose inbox keeps an alert open until its sender ends it."""
-    tls: bool = False
-    ca: Path | None = None
-    """PEM file of the authorities to trust, instead of the system's."""
-    certificate: Path | None = None
-    """With ``key``: what we show of ourselves."""
-    key: Path | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        _pair(self.certificate, self.key)
-        if not self.tls and (self.ca or self.certificate):
-            raise ValueError("ca, certificate and key say nothing without tls = true")
-        return self
-
-
-class KafkaDestination(_Destination, KafkaFace):
-    kind: Literal["kafka"]
-    bootstrap: str = Field(min_length=1)
-    topic: str = Field(default="neutroflag.alerts", min_length=1, max_length=249, pattern=r"^[\w.-]+$")
-    results: str = Field(default="", max_length=249, pattern=r"^[\w.-]*$")
-    """A topic for normalised results of patients on the register (docs/kafka.md); "" = none."""
-    owner: str = ""
-    """FHIR reference of the default owner of tasks."""
-    authorities: dict[str, str] = Field(default_factory=dict)
-    """Identifier system by namespace, for authorities that are neither an OID nor a URI."""
-    parallel: int = Field(default=16, ge=1, le=256)
-
-    @model_validator(mode="after")
-    def _apart(self) -> Self:
-        if self.results == self.topic:
-            raise ValueError("results and alerts are records of two kinds: two topics")
-        return self
-
-
-Destination = Annotated[FhirDestination | MllpDestination | KafkaDestination, Field(discriminator="kind")]
-
-
-class LocaleSection(_Section):
+class LocaleSection(Section):
     language: Literal["fr", "en"] = "fr"
     zone: str = "Europe/Paris"
     texts: Path | None = None
@@ -373,12 +229,12 @@ class LocaleSection(_Section):
         return value
 
 
-class SitesSection(_Section):
+class SitesSection(Section):
     files: tuple[Path, ...] = ()
     """Profiles of senders (docs/reading.md); each applies to the sender that it names."""
 
 
-class FilesSection(_Section):
+class FilesSection(Section):
     folder: tuple[Path, ...] = ()
     """Folders in which laboratories lay down files; none = off."""
     poll_s: float = Field(default=1, gt=0)
@@ -396,7 +252,7 @@ class FilesSection(_Section):
         return value
 
 
-class WatchedFeed(_Section):
+class WatchedFeed(Section):
     """A sender whose longest silence is known, rather than learnt."""
 
     sender: str
@@ -405,7 +261,7 @@ class WatchedFeed(_Section):
     max_silence_h: float = Field(gt=0)
 
 
-class WatchSection(_Section):
+class WatchSection(Section):
     every_s: float = Field(default=30, gt=0)
     destination_down_s: float = Field(default=600, gt=0)
     """How long a notification may wait for its destination before somebody is told."""
@@ -427,80 +283,6 @@ class WatchSection(_Section):
     """How long a sender is listened to before its silence is judged."""
     silence_after_messages: int = Field(default=20, ge=2)
     feed: tuple[WatchedFeed, ...] = ()
-
-
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun", "holiday"]
-
-
-class RotaRole(_Section):
-    name: str = Field(min_length=1, max_length=64, pattern=r"^[^/|]+$")
-    fhir: str = ""
-    """The reference that owns its Tasks (``PractitionerRole/...``); without one the name is said."""
-
-    @field_validator("fhir")
-    @classmethod
-    def _reference(cls, value: str) -> str:
-        if value and not is_reference(value):
-            raise ValueError("not a FHIR reference such as PractitionerRole/17")
-        return value
-
-
-class RotaShift(_Section):
-    role: str
-    days: tuple[Day, ...] = Field(default=typing.get_args(Day), min_length=1)
-    """Days on which it begins; a holiday is ``holiday`` and no other day."""
-    hours: str = "00:00-24:00"
-    """Of the wall clock; ``18:30-08:00`` ends on the next day."""
-
-    @field_validator("hours")
-    @classmethod
-    def _span(cls, value: str) -> str:
-        minutes_of(value)
-        return value
-
-
-class RotaCover(_Section):
-    """``by`` stands in for ``role``, from ``first`` to ``last``."""
-
-    role: str
-    by: str
-    first: date
-    last: date
-
-    @model_validator(mode="after")
-    def _forwards(self) -> Self:
-        if self.last < self.first:
-            raise ValueError("last lies before first: it covers nothing")
-        return self
-
-
-class RotaSection(_Section):
-    """Who is asked, and who next. Shifts in the order in which they are asked; without any there is no rota."""
-
-    calendar: Literal["", "FR"] = ""
-    """The public holidays of France."""
-    holidays: tuple[date, ...] = ()
-    role: tuple[RotaRole, ...] = ()
-    shift: tuple[RotaShift, ...] = ()
-    cover: tuple[RotaCover, ...] = ()
-
-
-class RoutingSection(_Section):
-    owner: str = ""
-    """Who is asked where the register names nobody: a role of the rota or a FHIR reference."""
-    pharmacist: str = ""
-    """Second recipient of a stop and of a dispensing after one: a role or reference; "" = none."""
-    laboratory: str = ""
-    """Recipient of the call-back for a count that could not be read, or was computed and lies near a threshold."""
-
-
-def minutes_of(hours: str) -> tuple[int, int]:
-    """``18:30-08:00`` -> ``(1110, 480)``. Raises ValueError."""
-    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-(?:(24):(00)|([01]\d|2[0-3]):([0-5]\d))", hours)
-    if found is None:
-        raise ValueError(f"hours are written 08:00-18:30, not {hours!r}")
-    parts = [int(part) for part in found.groups() if part is not None]
-    return parts[0] * 60 + parts[1], parts[2] * 60 + parts[3]
 
 
 # The section's name is the contract's; that BaseSettings inherits a method of that name from ABCMeta harms nothing.

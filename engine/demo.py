@@ -25,10 +25,8 @@ from engine import observe
 from engine.compose import Engine
 from engine.config import (
     EngineSection,
-    FhirDestination,
     HttpSection,
     LocaleSection,
-    MllpDestination,
     MllpSection,
     Settings,
     StoreSection,
@@ -38,6 +36,7 @@ from engine.demo_feed import Feed, Sender
 from engine.demo_outcome import LANGUAGE, compare, fhir_holds, patient_of_reference, read_v2, v2_holds
 from engine.demo_table import Event, cast, events, folder, register
 from engine.demo_view import Board, Delivered, summary
+from engine.destination_settings import FhirDestination, MllpDestination
 from engine.prescriber import Prescriber
 from engine.register_csv import import_csv
 from engine.simulate import AUTHORITY

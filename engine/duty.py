@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from emitters.fhir_terms import Level
-from engine.config import FhirDestination, MllpDestination, Settings, WatchSection, minutes_of
+from engine.config import Settings, WatchSection
+from engine.destination_settings import FhirDestination, MllpDestination
+from engine.duty_settings import minutes_of
 from engine.escalation import Escalation
 from engine.notify import Notifier
 from engine.present import Present

@@ -6,8 +6,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from emitters.credentials import CredentialError, public_keys, secret_of
-from engine.config import FhirDestination, Settings
+from engine.config import Settings
 from engine.credential_settings import BasicCredentials, BearerCredentials, SmartCredentials, smart_of
+from engine.destination_settings import FhirDestination
 from engine.observe import Meters
 
 if TYPE_CHECKING:

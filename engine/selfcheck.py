@@ -10,7 +10,8 @@ from emitters.check import judge_fhir, judge_v2
 from emitters.fhir import Level, encode, transaction
 from emitters.hl7v2 import alert_message
 from engine.back import fhir_profile, fhir_server, v2_profile
-from engine.config import FhirDestination, KafkaDestination, Settings
+from engine.config import Settings
+from engine.destination_settings import FhirDestination, KafkaDestination
 from engine.texts import wordings_of
 from rules import alerts_for, assess, find_protocol
 from rules.model import (

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from engine.config import FhirDestination, HttpSection, MllpDestination, MllpSection, Settings
+from engine.config import HttpSection, MllpSection, Settings
+from engine.destination_settings import FhirDestination, MllpDestination
 
 __all__ = ["Inspection", "fhir_client", "http_server", "inspect", "mllp_client", "mllp_server", "pinned", "renew"]
 

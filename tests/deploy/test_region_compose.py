@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.config import FhirDestination, KafkaDestination, Settings, exposed, load
+from engine.config import Settings, exposed, load
+from engine.destination_settings import FhirDestination, KafkaDestination
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from joserfc.jwk import ECKey, KeySet, RSAKey
 
 from engine.back import fhir_server
 from engine.cli_state import config_check_command
-from engine.config import ConfigError, FhirDestination, Settings, load
+from engine.config import ConfigError, Settings, load
+from engine.destination_settings import FhirDestination
 from engine.keys import published
 from engine.serve import refusals
 

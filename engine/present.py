@@ -14,7 +14,7 @@ from typing import assert_never
 from zoneinfo import ZoneInfo
 
 from engine.notify import Notifier, doubted_key
-from engine.stops import has_stops, settle, stops_of
+from engine.stops import Stops, has_stops, settle, stops_of
 from rules import assess, find_protocol
 from rules.model import AlertFamily, Assessment, CourseState, LabResult, TreatmentCourse, Trust, Unassessable
 from store.port import CLOCK, Claim, PatientRecord, ResultRecord, Work
@@ -65,8 +65,7 @@ class Present:
         in_doubt = item.result.trust is Trust.PROVISIONAL and not item.result.status.withdrawn
         stops = None
         if has_stops(record) and not in_doubt and not (not replaces and self._is_history(item.result, turn)):
-            history = history_of(record)
-            stops = stops_of(record, history, lambda result: self._assess(record, history, result, turn))
+            stops = self._stops(record, history_of(record), turn)
             holding.update(stops.worst)
         if replaces:
             self.notifier.withdraw(
@@ -99,7 +98,9 @@ class Present:
         if isinstance(verdict, Assessment) and isinstance(today, Assessment):
             self._now_stands(record, verdict, latest, today, turn)
             if verdict.no_reexposure and record.course.stop is None:
-                self._raise_unknown_stops(record, history, turn)
+                # A stop-level count in loaded history that nobody has entered as a stop is news, however old it is.
+                stops = self._stops(record, history, turn)
+                settle(self.notifier, record, stops, "", source=turn.source, now=turn.now, work=turn.work)
             if latest is not None:
                 self._raise(record, verdict, latest, turn)
             if _at_once(record.course, today):  # what is missing or overdue besides is the clock's to say
@@ -182,12 +183,8 @@ class Present:
             case other:
                 assert_never(other)
 
-    def _raise_unknown_stops(self, record: PatientRecord, history: Sequence[ResultRecord], turn: Turn) -> None:
-        """A stop-level count in loaded history that nobody has entered as a stop is news, however old it is."""
-        for item in history:
-            verdict = self._assess(record, history, item.result, turn)
-            if isinstance(verdict, Assessment) and _is_stop(verdict):
-                self._raise(record, verdict, item, turn)
+    def _stops(self, record: PatientRecord, history: Sequence[ResultRecord], turn: Turn) -> Stops:
+        return stops_of(record, history, lambda result: self._assess(record, history, result, turn))
 
     def _raise(
         self,

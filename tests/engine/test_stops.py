@@ -92,10 +92,16 @@ async def test_another_count_that_still_requires_the_stop_holds_it(ward: Clinic,
         assert await open_stops(ward, who) == []
 
 
-async def test_an_earlier_count_that_comes_late_takes_the_stop_to_its_day_and_asks_once(ward: Clinic, hl7: Any) -> None:
+@pytest.mark.parametrize("late", ["by hours", "by days"])
+async def test_an_earlier_count_that_comes_late_takes_the_stop_to_its_day_and_asks_once(
+    ward: Clinic, hl7: Any, late: str
+) -> None:
     await ward.enrol("P", start=(MONDAY - 40 * DAY).date())
     await tell(ward, hl7, "2", "0.40", MORNING)
+    if late == "by days":
+        ward.now += 3 * DAY
     await tell(ward, hl7, "1", "0.70", EVENING)
+    await ward.settled()
     assert await stops(ward) == [("open", "critical"), ("withdrawn", "critical")]
     told = await ward.told("family", "kind", "level", "reason")
     assert told[0] == ("ANC-STOP", "raised", "critical", "")

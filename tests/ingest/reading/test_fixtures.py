@@ -2,9 +2,12 @@
 
 import json
 import re
+from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,6 +112,67 @@ def test_a_missing_field_makes_no_number_and_moves_none(path: Path, position: in
         # Withdrawn by OBX-11 alone: with its field moved, the count of the document shows, and is provisional.
         shown = {"840"} if path.stem == "cda-withdrawn" else set()
         assert magnitudes(after) <= magnitudes(before) | shown
+
+
+def _spoilt(holder: dict[str, Any]) -> list[dict[str, Any]]:
+    """An Observation or a component without its code, its value, its unit; or with an empty one."""
+    found = []
+    for name in ("code", "valueQuantity", "valueString", "valueInteger"):
+        if name in holder:
+            kept = {key: value for key, value in holder.items() if key != name}
+            found += [kept, {**kept, name: "" if name == "valueString" else {}}]
+    quantity = holder.get("valueQuantity")
+    if isinstance(quantity, dict):
+        for names in (("value",), ("unit", "code", "system")):
+            found.append({**holder, "valueQuantity": {k: v for k, v in quantity.items() if k not in names}})
+    return found
+
+
+def _variants(node: Any) -> Iterator[Any]:
+    """The document with one observation of it spoilt, every way, one after another."""
+    if isinstance(node, dict):
+        if node.get("resourceType") == "Observation" or "valueQuantity" in node:
+            yield from _spoilt(node)
+        for key, value in node.items():
+            yield from ({**node, key: other} for other in _variants(value))
+    elif isinstance(node, list):
+        for at, value in enumerate(node):
+            yield from ([*node[:at], other, *node[at + 1 :]] for other in _variants(value))
+
+
+_NO_TREE = ("not-fhir.json", "xml.json", "duplicate-key.json")
+FHIR = [ROOT / "fhir" / name for folder, name in CASES if folder == "fhir" and name not in _NO_TREE]
+
+
+@pytest.mark.parametrize("path", FHIR, ids=lambda p: p.stem)
+def test_an_observation_without_code_value_or_unit_makes_no_number(path: Path) -> None:
+    before = read_file(path.read_bytes())
+    for other in _variants(json.loads(path.read_text(), parse_float=Decimal, parse_int=Decimal)):
+        after = read_file(_KEPT.encode(other))
+        assert established(after) <= established(before)
+        assert magnitudes(after) <= magnitudes(before)
+
+
+_KEPT = msgspec.json.Encoder(decimal_format="number")
+_MEMBERS = (
+    re.compile(rb'(?<=<observation classCode="OBS" moodCode="EVN">)<code [^>]*/>'),
+    re.compile(rb"<value [^>]*?/>"),
+    re.compile(rb' unit="[^"]*"'),
+    re.compile(rb'(?<=<value xsi:type="PQ") value="[^"]*"'),
+)
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "cda" / name for folder, name in CASES if folder == "cda"], ids=lambda p: p.stem
+)
+def test_a_document_without_a_code_a_value_or_a_unit_makes_no_number(path: Path) -> None:
+    raw = path.read_bytes()
+    before = read_file(raw)
+    for member in _MEMBERS:
+        for found in member.finditer(raw):
+            after = read_file(raw[: found.start()] + raw[found.end() :])
+            assert established(after) <= established(before), found.group()
+            assert magnitudes(after) <= magnitudes(before), found.group()
 
 
 @pytest.mark.parametrize("path", V2, ids=lambda p: p.stem)

@@ -22,7 +22,7 @@ def read(path: Path, tmp_path: Path) -> dict[str, object]:
 
 
 def test_a_sound_message_is_read_as_before(tmp_path: Path) -> None:
-    for name in ("hl7v2/plain.hl7", "fhir/observation.json"):
+    for name in ("hl7v2/plain.hl7", "hl7v2/cda-corrected.hl7", "hl7v2/oul-r22.hl7", "fhir/observation.json"):
         assert [r["trust"] for r in read(FIXTURES / name, tmp_path)["results"]] == ["established"]  # type: ignore[attr-defined]
 
 

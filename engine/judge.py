@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple, assert_never
@@ -32,6 +33,7 @@ __all__ = ["Judge"]
 # A clock that runs ahead by less than this is a clock; more is a wrong date (standards.md 2.2).
 _AHEAD = timedelta(hours=24)
 # Where a resource stood in its Bundle.
+_PART = re.compile(r"[-./]")
 _ENTRY = re.compile(r"entry\[(\d{1,6})\]")
 
 
@@ -86,7 +88,7 @@ class Judge:
         settled = {one.where for one in reading.confirmations if self._confirmed(one, reading, patients, turn, ends)}
         tally.update(end.disposition for where, end in ends if where in settled)
         for problem in _unread_counts(reading):
-            if any(_within(problem.where, where) for where in settled):
+            if _is_within(problem.where, settled):
                 continue
             if reading.production:
                 self._unread(problem, patients, turn)
@@ -378,15 +380,16 @@ def _unread_counts(reading: Reading) -> list[Problem]:
     """The problems that stand for a neutrophil count which nobody could read (promise 3)."""
     if reading.disposition == "set_aside":
         return []
-    rows = [entry.where for entry in reading.ledger if entry.outcome == "unassessable"]
-    found = [problem for problem in reading.problems if any(_within(problem.where, row) for row in rows)]
+    rows = {entry.where for entry in reading.ledger if entry.outcome == "unassessable"}
+    found = [problem for problem in reading.problems if _is_within(problem.where, rows)]
     if not found and reading.disposition == "unassessable":
         return list(reading.problems)
     return found
 
 
-def _within(place: str, row: str) -> bool:
-    return place == row or place.startswith((f"{row}-", f"{row}."))
+def _is_within(place: str, rows: Collection[str]) -> bool:
+    """Is it one of the rows, or a part of one: ``OBX[2]-6``, ``entry[1].resource.valueQuantity``?"""
+    return place in rows or any(place[: found.start()] in rows for found in _PART.finditer(place))
 
 
 def _disposition(reading: Reading, ends: Counter[Disposition]) -> tuple[Disposition, str]:

@@ -397,7 +397,8 @@ class _Reader:
             told += in_words(self.index, self._report)
         entries = {where: LedgerEntry(where, "unassessable", code) for _, where, code, _ in told}
         if entries:
-            self.out.ledger = [entries.get(one.where, one) for one in self.out.ledger]
+            self.out.ledger = [one for one in self.out.ledger if one.where not in entries]
+            self.out.ledger += entries.values()
         for item, where, code, words in told:
             whose = self._whose(item)
             self._note(whose)

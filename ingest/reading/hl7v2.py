@@ -375,7 +375,9 @@ def _noted(group: Group, patient: tuple[PatientIdentifier, ...], out: Assembly) 
 def _hidden(group: Group, patient: tuple[PatientIdentifier, ...], out: Assembly) -> None:
     words = "the OBX of a count stands inside another segment"
     for segment in group.joined:
-        out.problems.append(Problem("segment-joined", segment.at(), f"{segment.at()}: {words}", patient))
+        where = f"{segment.at()}/segment"
+        out.ledger.append(LedgerEntry(where, "unassessable", "segment-joined"))
+        out.problems.append(Problem("segment-joined", where, f"{where}: {words}", patient))
 
 
 def _nameless(groups: list[Group], patient: tuple[PatientIdentifier, ...], out: Assembly) -> None:

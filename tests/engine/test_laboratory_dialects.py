@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,32 @@ def test_profiles_that_cannot_be_used_stop_the_engine_before_it_starts(tmp_path:
         load_sites([good, twin, nameless, broken, tmp_path / "nowhere.toml"])
     assert len(error.value.problems) == 4
     assert set(load_sites([good])) == {"SIL|LABO"}
+
+
+def reviews(running: Any) -> Any:
+    """``(reason, place)`` of every question for a person."""
+    sql = "SELECT json_extract(body, '$.reason'), json_extract(body, '$.where') FROM alert WHERE family = 'ANC-REVIEW'"
+    return running.store.read(lambda connection: [tuple(row) for row in connection.exec_driver_sql(sql).fetchall()])
+
+
+async def test_a_count_whose_segment_lost_its_end_is_asked_about_beside_the_one_that_was_read(
+    running: Any, hl7: Any
+) -> None:
+    raw = hl7.oru("M1", anc="2.84").rstrip(b"\r") + b"OBX|2|NM|751-8^Neutrophils^LN|2|0.40|10*9/L|||||F\r"
+    await running.tell(raw)
+    assert [status for status, _ in await standing(running)] == ["final"]
+    assert await reviews(running) == [("segment-joined", "OBX[1]/segment")]
+
+
+async def test_an_unreadable_count_of_a_document_is_asked_about_beside_the_one_that_was_read(
+    running: Any, hl7: Any
+) -> None:
+    document = (Path(__file__).parents[2] / "fixtures" / "cda" / "absolute-count.xml").read_text()
+    start = document.index('<component><observation classCode="OBS" moodCode="EVN"><code code="26499-4"')
+    row = document[start : document.index("</component>", start) + len("</component>")]
+    other = row.replace("20261122080500", "20261121080500").replace(' unit="10*9/L"', "")
+    data = base64.b64encode(document.replace(row, row + other).encode()).decode()
+    head = hl7.oru("M1").decode().rsplit("\rOBX", 1)[0]
+    await running.tell(f"{head}\rOBX|1|ED|11502-2^CR^LN||^TEXT^XML^Base64^{data}||||||F\r".encode())
+    assert [status for status, _ in await standing(running)] == ["final"]
+    assert [reason for reason, _ in await reviews(running)] == ["unit-missing"]

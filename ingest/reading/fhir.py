@@ -136,10 +136,14 @@ class _Reader:
             if not self.production:
                 doubts = (*doubts, "test-message")
             assemble(rows, known, doubts, self.out)
-        if not self.out.results:
-            self.out.problems += unread
+        counted = {i for result in self.out.results for i in result.identifiers}
+        for problem in unread:
+            # Only of this patient: in a bundle of several, one's count says nothing of another's document.
+            if counted.isdisjoint(problem.identifiers) and (problem.identifiers or not self.out.results):
+                self.out.problems.append(problem)
+                self.out.ledger.append(LedgerEntry(problem.where, "unassessable", problem.code))
         alone = len(self.index.items) == 1 and self.index.items[0].kind == "Observation"
-        self._told(alone=alone)
+        self._told(counted, alone=alone)
         facts = () if alone else tuple(register_facts(self.index))
         replies = () if alone else tuple(replies_in(self.index))
         disposition: Literal["results", "unassessable", "not_relevant"] = (
@@ -390,11 +394,15 @@ class _Reader:
                 problems.append(Problem(code, carried.where, f"{carried.where}: {words}", known))
         return problems
 
-    def _told(self, *, alone: bool) -> None:
+    def _told(self, counted: set[PatientIdentifier], *, alone: bool) -> None:
         """A count that is there in words only, or is only spoken of: for a person, where nothing was read or refused."""
         told = [] if alone else list(unsaid(self.index))
-        if not self.out.results and not self.out.problems:
-            told += in_words(self.index, self._report)
+        known = counted.union(*(problem.identifiers for problem in self.out.problems))
+        anything = bool(self.out.results or self.out.problems)
+        for one in in_words(self.index, self._report) if not alone or not self.out.results else ():
+            whose = self._whose(one.item)
+            if known.isdisjoint(whose) and (whose or not anything):
+                told.append(one)
         entries = {where: LedgerEntry(where, "unassessable", code) for _, where, code, _ in told}
         if entries:
             self.out.ledger = [one for one in self.out.ledger if one.where not in entries]

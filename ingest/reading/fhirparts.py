@@ -49,6 +49,10 @@ STATUS = {
     "cancelled": ResultStatus.CANCELLED,
     "entered-in-error": ResultStatus.ENTERED_IN_ERROR,
 }
+# DiagnosticReport.status beside which a result stands; of R5 too. A word that no table knows may mean "not validated".
+_REPORTED = frozenset(
+    (None, "registered", "partial", "preliminary", "modified", "final", "amended", "corrected", "appended", "unknown")
+)
 _COMPARATORS: dict[str, Comparator] = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _DIRECTIONS = frozenset(("L", "LL", "H", "HH", "N", "<", ">"))
 
@@ -131,7 +135,7 @@ def status_of(
     doubts: list[str] = []
     if status is ResultStatus.PRELIMINARY:
         doubts.append("status-preliminary")
-    if report is not None and report.status in ("cancelled", "entered-in-error") and not status.withdrawn:
+    if report is not None and report.status not in _REPORTED and not status.withdrawn:
         doubts.append("status-conflict")
     if part.dataAbsentReason is not None and has_value(part):
         # obs-6: a reason for there being no value, beside a value.

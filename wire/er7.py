@@ -135,7 +135,7 @@ def peek(raw: bytes) -> Header | None:
         fields += [""] * (19 - len(fields))
     given = fields[1]
     component = given[:1] or "^"
-    code, trigger, structure = _kind(fields[8], component)
+    kind = fields[8].split(component, 3)
     declared = fields[17]
     return Header(
         fields[2],
@@ -143,12 +143,12 @@ def peek(raw: bytes) -> Header | None:
         fields[4],
         fields[5],
         fields[6],
-        code,
-        trigger,
-        structure,
+        kind[0].strip(),
+        kind[1].strip() if len(kind) > 1 else "",
+        kind[2].strip() if len(kind) > 2 else "",
         fields[9],
-        _first(fields[10], component).upper(),
-        _first(fields[11], component),
+        fields[10].split(component, 1)[0].strip().upper(),
+        fields[11].split(component, 1)[0].strip(),
         fields[14].strip(),
         fields[15].strip(),
         declared,
@@ -156,18 +156,6 @@ def peek(raw: bytes) -> Header | None:
         given,
         codec,
     )
-
-
-# A feed's MSH-9, 11 and 12 are always the same.
-@memo(1024)
-def _kind(text: str, component: str) -> tuple[str, str, str]:
-    parts = [part.strip() for part in text.split(component, 3)]
-    return (*parts, "", "", "")[:3]  # type: ignore[return-value]
-
-
-@memo(1024)
-def _first(text: str, component: str) -> str:
-    return text.split(component, 1)[0].strip()
 
 
 def _skip(raw: bytes) -> int:

@@ -136,14 +136,9 @@ class _Reader:
             if not self.production:
                 doubts = (*doubts, "test-message")
             assemble(rows, known, doubts, self.out)
-        counted = {i for result in self.out.results for i in result.identifiers}
-        for problem in unread:
-            # Only of this patient: in a bundle of several, one's count says nothing of another's document.
-            if counted.isdisjoint(problem.identifiers) and (problem.identifiers or not self.out.results):
-                self.out.problems.append(problem)
-                self.out.ledger.append(LedgerEntry(problem.where, "unassessable", problem.code))
         alone = len(self.index.items) == 1 and self.index.items[0].kind == "Observation"
-        self._told(counted, alone=alone)
+        if not alone or not self.out.results:
+            self._settle_words(unread, alone=alone)
         facts = () if alone else tuple(register_facts(self.index))
         replies = () if alone else tuple(replies_in(self.index))
         disposition: Literal["results", "unassessable", "not_relevant"] = (
@@ -394,12 +389,20 @@ class _Reader:
                 problems.append(Problem(code, carried.where, f"{carried.where}: {words}", known))
         return problems
 
-    def _told(self, counted: set[PatientIdentifier], *, alone: bool) -> None:
-        """A count that is there in words only, or is only spoken of: for a person, where nothing was read or refused."""
-        told = [] if alone else list(unsaid(self.index))
-        known = counted.union(*(problem.identifiers for problem in self.out.problems))
+    def _settle_words(self, unread: list[Problem], *, alone: bool) -> None:
+        """Documents that were not read, counts that are there in words only, or are only spoken of: for a person.
+
+        Each where nothing was read or refused of the same patient: one's count says nothing of another's document.
+        """
+        known = {i for result in self.out.results for i in result.identifiers}
+        for problem in unread:
+            if known.isdisjoint(problem.identifiers) and (problem.identifiers or not self.out.results):
+                self.out.problems.append(problem)
+                self.out.ledger.append(LedgerEntry(problem.where, "unassessable", problem.code))
+        known.update(i for problem in self.out.problems for i in problem.identifiers)
         anything = bool(self.out.results or self.out.problems)
-        for one in in_words(self.index, self._report) if not alone or not self.out.results else ():
+        told = [] if alone else list(unsaid(self.index))
+        for one in in_words(self.index, self._report):
             whose = self._whose(one.item)
             if known.isdisjoint(whose) and (whose or not anything):
                 told.append(one)

@@ -106,10 +106,12 @@ def known_dull(raw: bytes, header: Header, site: Site | None) -> tuple[LedgerEnt
     found = _dull.get((header.field_separator, header.encoding_characters, header.charset, site))
     if found is None or raw[:3] != b"MSH" or b"\n" in raw:
         return None
-    lines = raw.strip(TRAILING).split(b"\r")
-    shapes = found.get(lines[-1][:_BEGINNING])
+    body = raw.strip(TRAILING)
+    last = body.rfind(b"\r") + 1
+    shapes = found.get(body[last : last + _BEGINNING])
     if shapes is None:
         return None
+    lines = body.split(b"\r")
     for shape in shapes:
         before = len(lines) - len(shape.rows)
         if (

@@ -104,10 +104,11 @@ class Notifier:
             return None
         standing = record.alerts.get(draft.id)
         if standing is not None and _lowers_a_stop(standing, draft):
-            if standing.result_key in (key, doubted_key(key)):
-                return (
-                    draft.id
-                )  # a correction: what the alert still rests on is asked of every count (``engine.stops``)
+            # A correction: what the alert still rests on is asked of every count (``engine.stops``).
+            corrected = standing.result_key in (key, doubted_key(key))
+            # The same stop, milder and in doubt, is nothing that its reader does not know.
+            if corrected or (verdict.provisional and verdict.action.startswith("STOP_IMMEDIATELY")):
+                return draft.id
             episode = f"{verdict.episode_on}|after-stop"
             draft = dataclasses.replace(
                 draft, id=alert_id(record.id, AlertFamily.SCHEDULE, episode), family=AlertFamily.SCHEDULE

@@ -138,3 +138,11 @@ async def test_a_count_that_is_corrected_to_a_dangerous_one_takes_back_what_was_
     # Upwards it takes back nothing of the kind: what was reported first alarmed.
     await tell(ward, hl7, "1", "0.90", EVENING, status="C", step=2)
     assert "rassurer" not in (await ward.told("text"))[-1]
+
+
+async def test_a_doubtful_milder_restatement_of_a_stop_lowers_and_adds_nothing(ward: Clinic, hl7: Any) -> None:
+    await ward.enrol("P", start=(MONDAY - 40 * DAY).date())
+    await tell(ward, hl7, "1", "0.40", MORNING)
+    await tell(ward, hl7, "1", "0.70", MORNING, status="P", step=1)
+    assert await ward.told("family", "level") == [("ANC-STOP", "critical")]
+    assert await stops(ward) == [("open", "critical")]

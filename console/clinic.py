@@ -26,7 +26,6 @@ from rules.changes import ConfirmBen
 from rules.explain import plain
 from rules.model import AlertLevel, Assessment
 from rules.protocol import Source
-from rules.wording import WORDS
 from store import StoreUnavailable, accounts, clinic
 
 __all__ = ["routes"]
@@ -149,15 +148,15 @@ class _Pages:
         self.site = site
 
     def common(self, request: Request) -> dict[str, Any]:
-        language = self.site.language(request)
+        language, wordings = self.site.language(request), self.site.console.wordings
         return {
             "today": self.today(),
             "giga": lambda per_mm3: giga(per_mm3, language),
             "plain": plain,
             "name_of": name_of,
-            "told": lambda alert: told(alert, language),
-            "told_of": lambda verdict: told_of(verdict, language),
-            "remarks": WORDS[language].remarks,
+            "told": lambda alert: told(alert, language, wordings),
+            "told_of": lambda verdict: told_of(verdict, language, wordings),
+            "remarks": wordings.words[language].remarks,
         }
 
     def today(self) -> date:

@@ -16,12 +16,17 @@ from zoneinfo import ZoneInfo
 from console.timeline import COMPACT, PAPER, WIDE, Count, Standing, Timeline, draw
 from rules import MonitoringProtocol, ProtocolError, find_protocol
 from rules.actions import ACTIONS
-from rules.alerts import wording_of
+from rules.alerts import review_words, wording_of
+from rules.asking import DISPENSED
 from rules.course import Chart, Place, open_chart
+from rules.decisions import UNDECIDED
 from rules.explain import plain
-from rules.model import Alert, Assessment, LabResult, ResultStatus, Trust
+from rules.model import Alert, AlertKind, Assessment, LabResult, ResultStatus, Trust
 from rules.schedule import due_of
+from rules.silence import SYSTEM_REASONS
 from rules.span import anniversary
+from rules.texts import Wordings
+from rules.withdrawal import ANSWERED_WITHDRAWN
 from rules.wording import WORDS
 from store.clinic import PatientFile, Version
 
@@ -98,6 +103,10 @@ class PatientView:
         return self.file.listed.present
 
 
+_WORDED = frozenset({DISPENSED, ANSWERED_WITHDRAWN, UNDECIDED, *SYSTEM_REASONS})
+"""Reasons whose alerts have words of their own, with names and days in them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """What an alert or a verdict asks for, in one language."""
@@ -115,19 +124,21 @@ def name_of(family: str, given: str) -> str:
     return " ".join(part for part in (family, given) if part)
 
 
-def told_of(verdict: Assessment, language: str) -> Told:
-    wording = wording_of(verdict, language)
+def told_of(verdict: Assessment, language: str, wordings: Wordings) -> Told:
+    wording = wording_of(verdict, language, wordings)
     return Told(wording.title, wording.do)
 
 
-def told(alert: Alert, language: str) -> Told:
-    """In the visitor's language where the alert stands on a verdict; else as it was written."""
-    if alert.assessment is not None and alert.assessment.action in ACTIONS:
-        return told_of(alert.assessment, language)
-    words = WORDS[language]
-    place = f" ({alert.where})" if alert.where else ""
-    if alert.reason:
-        return Told(words.review_title, words.review.format(reason=alert.reason, place=place))
+def told(alert: Alert, language: str, wordings: Wordings) -> Told:
+    """In the visitor's language where the alert stands on a verdict or a coded reason; else, and once it is taken back, as it
+    was written."""
+    if alert.kind is not AlertKind.WITHDRAWN:
+        if alert.assessment is not None and alert.assessment.action in ACTIONS:
+            return told_of(alert.assessment, language, wordings)
+        words = wordings.words[language]
+        if alert.reason and alert.reason not in _WORDED:
+            title = words.review_titles.get(alert.reason, words.review_title)
+            return Told(title, review_words(alert.reason, alert.where, words))
     return Told(alert.title, alert.text.partition("\n")[0])
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine
 
 from rules.changes import CourseChange
 from rules.decisions import Decision, decisions_for, needs_reason
+from rules.texts import SHIPPED, Wordings
 
 __all__ = [
     "Actions",
@@ -172,5 +173,7 @@ class Console:
     """Runs ``operation(connection)`` in the store's next transaction: for accounts and sessions only."""
     sign_on: SignOn | None = None
     """With one the console is never open, with or without accounts."""
+    wordings: Wordings = SHIPPED
+    """What prescribers are told, in the site's words."""
     noticed: Callable[[str], None] = lambda _event: None
     """Counts what was refused at the log-in, by a fixed word."""

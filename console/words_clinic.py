@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from rules.decisions import DECISION_WORDS
+from rules.english import ENGLISH
+from rules.french import FRENCH
 
 __all__ = ["CLINIC"]
 
@@ -385,69 +387,13 @@ _ALERT: dict[str, tuple[str, str]] = {
     "clinic.answer.submit": ("Enregistrer la réponse", "Record the answer"),
     "clinic.answer.as": ("Enregistré sous {who}.", "Recorded as {who}."),
     **{f"clinic.decision.{decision.value}": words for decision, words in DECISION_WORDS.items()},
-    "clinic.reason.decision-not-stated": ("Arrêt clos sans décision précisée", "Stop closed without a stated decision"),
-    "clinic.reason.answered-alert-withdrawn": (
-        "Alerte retirée : décision à revoir",
-        "Alert withdrawn: decision to review",
-    ),
-    "clinic.reason.dispensed-after-stop": ("Clozapine dispensée après un arrêt", "Clozapine dispensed after a stop"),
-    "clinic.reason.unit-missing": ("Unité absente", "No unit"),
-    "clinic.reason.sender-unproven": (
-        "Traitement annoncé sous le nom local d’un autre expéditeur non authentifié",
-        "Treatment told under the local name of another sender that proved nothing",
-    ),
-    "clinic.reason.report-withdrawn": (
-        "Compte rendu d’hémogramme retiré, sans ses résultats",
-        "Blood count report taken back, without its results",
-    ),
-    "clinic.reason.notification-empty": (
-        "Notification sans le résultat qu’elle annonce : le demander à l’expéditeur",
-        "Notification without the result that it announces: ask its sender for it",
-    ),
-    "clinic.reason.code-missing": ("Valeur sans code dans un hémogramme", "Number without a code in a blood count"),
-    "clinic.reason.segment-joined": (
-        "Message abîmé : une ligne de résultat dans une autre, le redemander au laboratoire",
-        "Damaged message: one line of results inside another, ask the laboratory for it again",
-    ),
-    "clinic.reason.death-reported": (
-        "Décès annoncé par un autre système : à confirmer",
-        "Death told by another system: to be confirmed",
-    ),
-    "clinic.reason.body-unopenable": (
-        "Message reçu, illisible dans la base (clé ou contenu altéré) : le redemander au laboratoire",
-        "Message received, unreadable in the database (key or content altered): ask the laboratory for it again",
-    ),
-    "clinic.reason.body-unreadable": (
-        "Message reçu, fichier de la base endommagé à cet endroit : le redemander au laboratoire, restaurer la base",
-        "Message received, the database file is damaged there: ask the laboratory for it again, restore the database",
-    ),
-    "clinic.reason.body-missing": (
-        "Message reçu, contenu perdu dans la base : le redemander au laboratoire",
-        "Message received, content lost in the database: ask the laboratory for it again",
-    ),
-    "clinic.reason.unit-unknown": ("Unité inconnue", "Unknown unit"),
-    "clinic.reason.value-ambiguous": ("Valeur ambiguë", "Ambiguous value"),
-    "clinic.reason.value-missing": ("Valeur absente", "No value"),
-    "clinic.reason.value-not-a-number": ("La valeur n’est pas un nombre", "The value is not a number"),
-    "clinic.reason.value-out-of-bounds": ("Valeur impossible", "Impossible value"),
-    "clinic.reason.value-negative": ("Valeur négative", "Negative value"),
-    "clinic.reason.specimen-clotted": ("Prélèvement coagulé", "Clotted specimen"),
-    "clinic.reason.specimen-rejected": ("Prélèvement refusé", "Specimen rejected"),
-    "clinic.reason.patient-missing": ("Patient absent du message", "No patient in the message"),
-    "clinic.reason.identity-doubtful": ("Identité douteuse", "Doubtful identity"),
-    "clinic.reason.document-not-read": ("Document que le moteur ne lit pas", "Document that the engine does not read"),
-    "clinic.reason.withdrawal-in-doubt": (
-        "Retrait douteux d’un résultat établi",
-        "Doubtful withdrawal of an established result",
-    ),
-    "clinic.reason.merge-doubtful": ("Fusion de patients douteuse", "Doubtful merge of patients"),
-    "clinic.reason.merge-two-courses": (
-        "Fusion de deux patients traités : à vérifier",
-        "Two treated patients were merged: to be checked",
-    ),
-    "clinic.reason.percent-without-leukocytes": ("Pourcentage sans leucocytes", "Percentage without leukocytes"),
-    "clinic.reason.code-conflict": ("Codes contradictoires", "Contradictory codes"),
-    "clinic.reason.collection-time-unreadable": ("Date de prélèvement illisible", "Unreadable time of collection"),
+    **{
+        f"clinic.reason.{code}": (
+            said[:1].upper() + said[1:],
+            ENGLISH.reasons[code][:1].upper() + ENGLISH.reasons[code][1:],
+        )
+        for code, said in FRENCH.reasons.items()
+    },
 }
 
 _FORMS: dict[str, tuple[str, str]] = {

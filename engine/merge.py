@@ -187,15 +187,7 @@ def _readdress(
             continue
         present.notifier.take_back(source, standing, now=turn.now, work=turn.work)
         if standing.alert.family is AlertFamily.REVIEW and target.enrolled:
-            present.notifier.review(
-                target,
-                code=standing.alert.reason,
-                where=standing.alert.where,
-                key=f"{standing.result_key}|moved",
-                source=standing.alert.source,
-                now=turn.now,
-                work=turn.work,
-            )
+            present.notifier.goes_on(target, standing, now=turn.now, work=turn.work)
 
 
 def _note(action: str, moved: Moved, turn: Turn, by: str = "") -> None:

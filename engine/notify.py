@@ -323,6 +323,32 @@ class Notifier:
         words = moved(standing.alert, self.words())
         self.withdrawn(record, standing, words, now=now, work=work, reason="entered-in-error", subject=_subject(record))
 
+    def goes_on(self, target: PatientRecord, standing: AlertRecord, *, now: datetime, work: Work) -> None:
+        """A task for a person that stood under another patient's record: asked here, as it was worded and as urgent."""
+        if target.course.state is CourseState.DECEASED:
+            return
+        before = standing.alert
+        title, text = before.bare_words
+        key = f"{standing.result_key}|moved"
+        alert = dataclasses.replace(
+            before,
+            id=alert_id(target.id, before.family, key),
+            revision=1,
+            kind=AlertKind.RAISED,
+            title=title,
+            text=text,
+            bare=(),
+            subject=_subject(target),
+            raised_at=now,
+            updated_at=now,
+            told=(),
+        )
+        if alert.id in target.alerts:
+            return
+        entry = AlertRecord(alert=self.asked(alert, now), patient_id=target.id, state="open", result_key=key)
+        target.alerts[alert.id] = entry
+        self.send(entry, work)
+
     def withdrawn(
         self,
         record: PatientRecord,

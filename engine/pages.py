@@ -16,6 +16,7 @@ from console.port import SignOn
 from engine.clinician import Clinician
 from engine.config import Settings
 from engine.duty import escalation_of, present_of
+from engine.texts import wordings_of
 from rules import find_protocol
 from store import Store, database
 
@@ -62,6 +63,7 @@ class Pages:
             look_ahead=look_ahead,
             write=store.write,
             sign_on=_sign_on(settings),
+            wordings=wordings_of(settings),
             noticed=noticed,
         )
 

@@ -67,6 +67,12 @@ def stops_of(
     return Stops(worst, own)
 
 
+def _acted_on(record: PatientRecord, count: ResultRecord) -> bool:
+    """Where a stop is on record somebody has acted on the counts up to it: they are not told anew."""
+    stop, drawn = record.course.stop, count.result.collected_at
+    return stop is not None and drawn is not None and drawn.date() <= stop.on
+
+
 def settle(
     notifier: Notifier, record: PatientRecord, stops: Stops, key: str, *, source: str, now: datetime, work: Work
 ) -> None:
@@ -77,10 +83,9 @@ def settle(
             continue
         entry = record.alerts.get(number)
         if entry is None or entry.state == "withdrawn":
-            # Where a stop is on record somebody has acted: an old count under it is not told anew.
             tell = record.course.stop is None
         else:
-            tell = verdict.alert.rank > entry.alert.level.rank
+            tell = verdict.alert.rank > entry.alert.level.rank and not _acted_on(record, behind)
         if tell:
             notifier.raise_for(record, verdict, behind.result, key=behind.key, source=source, now=now, work=work)
             continue

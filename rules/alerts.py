@@ -17,7 +17,7 @@ from rules.named_ids import namer
 from rules.texts import SHIPPED, Wordings
 from rules.words import Words
 
-__all__ = ["NAMESPACE", "AlertDraft", "alert_id", "alerts_for", "review_alert", "wording_of"]
+__all__ = ["NAMESPACE", "AlertDraft", "alert_id", "alerts_for", "review_alert", "review_words", "wording_of"]
 
 NAMESPACE = uuid.UUID("5f0a3c1e-6d0b-5f7e-9a3b-0c9d6c1f2a75")
 """Of every alert id; changing it would make every open alert a new one."""
@@ -92,7 +92,7 @@ def wording_of(assessment: Assessment, language: str, wordings: Wordings = SHIPP
 def review_alert(
     reason: str, where: str, *, register_id: str, key: str, language: str, wordings: Wordings = SHIPPED
 ) -> AlertDraft:
-    """A neutrophil count that could not be read: for the due date the test is not done, and a person must look.
+    """Something that a person must look at: mostly a count that could not be read, and counts as not done.
 
     ``reason`` is the coded reason (``unit-missing``), ``where`` its place in the message; ``key`` names the alert.
     """
@@ -101,9 +101,15 @@ def review_alert(
         id=alert_id(register_id, AlertFamily.REVIEW, key),
         family=AlertFamily.REVIEW,
         level=AlertLevel.AMBER,
-        title=words.review_title,
-        text=words.review.format(reason=reason, place=f" ({where})" if where else ""),
+        title=words.review_titles.get(reason, words.review_title),
+        text=review_words(reason, where, words),
     )
+
+
+def review_words(reason: str, where: str, words: Words) -> str:
+    """What a person is to look at, and why; of most codes a count that could not be read."""
+    text = words.reviews.get(reason, words.review)
+    return text.format(reason=words.reasons.get(reason, reason), place=f" ({where})" if where else "")
 
 
 def _value(words: Words, result: LabResult | None) -> str:

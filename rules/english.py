@@ -36,6 +36,63 @@ ENGLISH: Final = Words(
     review_title="Neutrophil count unreadable, a person must check",
     review="A neutrophil count was received and could not be read: {reason}{place}. "
     "For the monitoring this test counts as not done. Check the result with the laboratory.",
+    reasons={
+        "decision-not-stated": "stop closed without a stated decision",
+        "answered-alert-withdrawn": "alert withdrawn: decision to review",
+        "dispensed-after-stop": "clozapine dispensed after a stop",
+        "unit-missing": "no unit",
+        "sender-unproven": "treatment told under the local name of another sender that proved nothing",
+        "report-withdrawn": "blood count report taken back, without its results",
+        "notification-empty": "notification without the result that it announces: ask its sender for it",
+        "code-missing": "number without a code in a blood count",
+        "segment-joined": "damaged message: one line of results inside another, ask the laboratory for it again",
+        "death-reported": "death told by another system: to be confirmed",
+        "body-unopenable": "message received, unreadable in the database (key or content altered): ask the "
+        "laboratory for it again",
+        "body-unreadable": "message received, the database file is damaged there: ask the laboratory for it "
+        "again, restore the database",
+        "body-missing": "message received, content lost in the database: ask the laboratory for it again",
+        "unit-unknown": "unknown unit",
+        "value-ambiguous": "ambiguous value",
+        "value-missing": "no value",
+        "value-not-a-number": "the value is not a number",
+        "value-out-of-bounds": "impossible value",
+        "value-negative": "negative value",
+        "specimen-clotted": "clotted specimen",
+        "specimen-rejected": "specimen rejected",
+        "patient-missing": "no patient in the message",
+        "identity-doubtful": "doubtful identity",
+        "document-not-read": "document that the engine does not read",
+        "withdrawal-in-doubt": "doubtful withdrawal of an established result",
+        "merge-doubtful": "doubtful merge of patients",
+        "merge-two-courses": "two treated patients were merged: to be checked",
+        "percent-without-leukocytes": "percentage without leukocytes",
+        "code-conflict": "contradictory codes",
+        "collection-time-unreadable": "unreadable time of collection",
+    },
+    review_titles={
+        "death-reported": "Death told, a person must confirm",
+        "withdrawal-in-doubt": "Doubtful withdrawal of a count, a person must check",
+        "merge-doubtful": "Doubtful merge of records, a person must check",
+        "merge-two-courses": "Two treated records were joined, a person must compare",
+        "sender-unproven": "Treatment told by a sender that proved nothing, to be checked",
+        "internal-error": "A message failed, a person must check",
+    },
+    reviews={
+        "death-reported": "Another system tells the death of this patient{place}. Nothing is stopped for that: the "
+        "monitoring and its reminders go on until a person records it. Confirm it, or have the sender correct the "
+        "identity.",
+        "withdrawal-in-doubt": "A message takes a neutrophil count back, and is in doubt{place}. The count is kept, with all "
+        "that it requires. Check with the laboratory which one holds.",
+        "merge-doubtful": "A message asks to join this record with another one, and the identity is in doubt{place}. "
+        "Nothing was joined: counts of this patient may stand under another number. Check the identity.",
+        "merge-two-courses": "This record was joined with another one that holds a treatment too{place}. The treatment of "
+        "this one is kept. Compare starts, interruptions and stops, and correct the record.",
+        "sender-unproven": "A treatment is told under the local name of another sender, without proof of who sends "
+        "it{place}. It was not recorded. Check it, and record it if it is this patient's.",
+        "internal-error": "A message or this record could not be dealt with, by an error of NeutroFlag{place}. A count "
+        "may be missing: ask the laboratory for it, and tell the operator.",
+    },
     remarks={
         "precision": "Precision: the value is within one reporting step of a threshold.",
         "censored": "Value reported with a sign (< or >): ask the laboratory for the exact value.",

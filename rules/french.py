@@ -36,6 +36,63 @@ FRENCH: Final = Words(
     review_title="Numération des PNN illisible, à vérifier par une personne",
     review="Une numération des neutrophiles a été reçue et n'a pas pu être lue : {reason}{place}. "
     "Pour la surveillance, ce contrôle compte comme non fait. Vérifier le résultat auprès du laboratoire.",
+    reasons={
+        "decision-not-stated": "arrêt clos sans décision précisée",
+        "answered-alert-withdrawn": "alerte retirée : décision à revoir",
+        "dispensed-after-stop": "clozapine dispensée après un arrêt",
+        "unit-missing": "unité absente",
+        "sender-unproven": "traitement annoncé sous le nom local d’un autre expéditeur non authentifié",
+        "report-withdrawn": "compte rendu d’hémogramme retiré, sans ses résultats",
+        "notification-empty": "notification sans le résultat qu’elle annonce : le demander à l’expéditeur",
+        "code-missing": "valeur sans code dans un hémogramme",
+        "segment-joined": "message abîmé : une ligne de résultat dans une autre, le redemander au laboratoire",
+        "death-reported": "décès annoncé par un autre système : à confirmer",
+        "body-unopenable": "message reçu, illisible dans la base (clé ou contenu altéré) : le redemander au laboratoire",
+        "body-unreadable": "message reçu, fichier de la base endommagé à cet endroit : le redemander au "
+        "laboratoire, restaurer la base",
+        "body-missing": "message reçu, contenu perdu dans la base : le redemander au laboratoire",
+        "unit-unknown": "unité inconnue",
+        "value-ambiguous": "valeur ambiguë",
+        "value-missing": "valeur absente",
+        "value-not-a-number": "la valeur n’est pas un nombre",
+        "value-out-of-bounds": "valeur impossible",
+        "value-negative": "valeur négative",
+        "specimen-clotted": "prélèvement coagulé",
+        "specimen-rejected": "prélèvement refusé",
+        "patient-missing": "patient absent du message",
+        "identity-doubtful": "identité douteuse",
+        "document-not-read": "document que le moteur ne lit pas",
+        "withdrawal-in-doubt": "retrait douteux d’un résultat établi",
+        "merge-doubtful": "fusion de patients douteuse",
+        "merge-two-courses": "fusion de deux patients traités : à vérifier",
+        "percent-without-leukocytes": "pourcentage sans leucocytes",
+        "code-conflict": "codes contradictoires",
+        "collection-time-unreadable": "date de prélèvement illisible",
+    },
+    review_titles={
+        "death-reported": "Décès annoncé, à confirmer par une personne",
+        "withdrawal-in-doubt": "Retrait douteux d'une numération, à vérifier par une personne",
+        "merge-doubtful": "Réunion de dossiers douteuse, à vérifier par une personne",
+        "merge-two-courses": "Deux dossiers traités réunis, à comparer par une personne",
+        "sender-unproven": "Traitement annoncé par un émetteur non authentifié, à vérifier",
+        "internal-error": "Traitement d'un message en échec, à vérifier par une personne",
+    },
+    reviews={
+        "death-reported": "Un autre système annonce le décès de ce patient{place}. Rien n'est arrêté pour autant : la "
+        "surveillance et ses rappels continuent jusqu'à ce qu'une personne l'enregistre. Confirmer, ou faire "
+        "corriger l'identité par l'émetteur.",
+        "withdrawal-in-doubt": "Un message retire une numération des neutrophiles et reste douteux{place}. La numération est "
+        "gardée, avec ce qu'elle impose. Vérifier auprès du laboratoire ce qui vaut.",
+        "merge-doubtful": "Un message demande de réunir ce dossier avec un autre, et l'identité est douteuse{place}. Rien "
+        "n'a été réuni : des numérations de ce patient peuvent se trouver sous un autre numéro. Vérifier "
+        "l'identité.",
+        "merge-two-courses": "Ce dossier a été réuni avec un autre où un traitement est aussi enregistré{place}. Le "
+        "traitement de celui-ci est gardé. Comparer les débuts, interruptions et arrêts, et corriger le dossier.",
+        "sender-unproven": "Un traitement est annoncé sous le nom local d'un autre émetteur, sans preuve de qui "
+        "l'envoie{place}. Il n'a pas été enregistré. Vérifier, et l'enregistrer s'il s'agit bien de ce patient.",
+        "internal-error": "Un message ou ce dossier n'a pas pu être traité, par une erreur de NeutroFlag{place}. Une "
+        "numération peut manquer : la demander au laboratoire, et prévenir l'exploitant.",
+    },
     remarks={
         "precision": "Précision : la valeur est à une unité de mesure près d'un seuil.",
         "censored": "Valeur rendue avec un signe (< ou >) : demander la valeur exacte au laboratoire.",

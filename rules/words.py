@@ -36,6 +36,9 @@ class Words:
     stop_unrecorded: str
     review_title: str
     review: str
+    reasons: dict[str, str]
+    review_titles: dict[str, str]
+    reviews: dict[str, str]
     remarks: dict[str, str]
     again_title: str
     again: str

@@ -168,6 +168,9 @@ async def test_the_question_ends_too_when_the_decision_is_said_of_the_closed_sto
             page = await door.get(f"/console/alerts/{stop['id']}")
             asked = (await alert_of(running, "ANC-REVIEW"))["id"]
             assert f"/console/alerts/{asked}#answer" in page.text
+            question = (await door.get(f"/console/alerts/{asked}")).text
+            assert "<h1>DÉCISION NON PRÉCISÉE : ARRÊT IMMÉDIAT" in question
+            assert "Numération des PNN illisible" not in question
         await running.engine._pages.console.actions.answer(
             stop["id"], decision=Decision.STOPPED, reason="", by="Dr Hoda"
         )

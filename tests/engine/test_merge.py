@@ -65,6 +65,29 @@ async def test_counts_alerts_and_the_place_on_the_register_move_to_the_survivor(
     assert await running.findings() == []
 
 
+async def test_a_question_goes_on_under_the_survivor_as_it_was_worded_and_as_urgent(
+    running: Any, hl7: Any, prescriber: Any, eventually: Any
+) -> None:
+    prescriber.add_patient(("urn:oid:1.2.3", "777001"), id_="p2")
+    await running.tell(hl7.oru("M1", anc="0.40"))
+    await running.settled()
+    (task,) = prescriber.tasks()
+    prescriber.answer(task["id"], "completed", "Dr Hoda")  # and no decision
+
+    async def asked() -> bool:
+        return open_families(await record_of(running, "405660")) == ["ANC-REVIEW"]
+
+    await eventually(asked)
+    await running.tell(hl7.oru("M2", anc="2.50", patient=NEW, filler="B9"), a40())
+    survivor = await record_of(running, "777001")
+    assert survivor is not None
+    (question,) = [entry.alert for entry in survivor.alerts.values() if entry.alert.family.value == "ANC-REVIEW"]
+    assert (question.level.value, question.reason, question.revision) == ("critical", "decision-not-stated", 1)
+    assert question.title.startswith("DÉCISION NON PRÉCISÉE : ARRÊT IMMÉDIAT")
+    assert "été close par Dr Hoda sans dire" in question.text
+    assert await running.findings() == []
+
+
 async def test_a_merge_is_told_once_however_often_it_is_sent(running: Any, hl7: Any) -> None:
     await running.tell(hl7.oru("M1", anc="0.70"), hl7.oru("M2", patient=NEW, filler="B9"), a40())
     before = len(await running.deliveries())

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from rules.model import CompleteStop, StopReason
+
 from .test_watch_month import DAY, HOUR, MONDAY, Clinic
 
 EVENING, MORNING = MONDAY + 23 * HOUR, MONDAY + 29 * HOUR
@@ -146,3 +148,16 @@ async def test_a_doubtful_milder_restatement_of_a_stop_lowers_and_adds_nothing(w
     await tell(ward, hl7, "1", "0.70", MORNING, status="P", step=1)
     assert await ward.told("family", "level") == [("ANC-STOP", "critical")]
     assert await stops(ward) == [("open", "critical")]
+
+
+async def test_a_stop_that_is_on_record_is_not_told_anew_by_a_later_count(ward: Clinic, hl7: Any) -> None:
+    """Somebody has acted on the counts up to it; one after it is told as what it is."""
+    stop = CompleteStop(on=MONDAY.date(), reason=StopReason.ANC_BELOW_1000)
+    await ward.enrol("P", start=(MONDAY - 40 * DAY).date(), stop=stop)
+    for number, (day, anc) in enumerate(((1, "2.30"), (-3, "0.70"), (-1, "0.90"))):
+        await tell(ward, hl7, str(number), anc, MONDAY + day * DAY + 8 * HOUR)
+    await ward.settled()
+    await tell(ward, hl7, "9", "2.40", MONDAY + 31 * HOUR)
+    assert {level for _, level in await stops(ward)} <= {"amber"}
+    await tell(ward, hl7, "10", "0.40", MONDAY + 31.5 * HOUR)
+    assert await open_stops(ward, "P") == ["critical"]

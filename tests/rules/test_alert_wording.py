@@ -213,9 +213,23 @@ def test_an_overdue_test_says_how_late() -> None:
 def test_an_unreadable_count_asks_for_a_person(language: str) -> None:
     alert = review_alert("unit-missing", "OBX[2]-6", register_id="", key="LAB1|42", language=language)
     assert (alert.family, alert.level) == (AlertFamily.REVIEW, AlertLevel.AMBER)
-    assert "unit-missing (OBX[2]-6)" in alert.text
+    said = {"fr": "n'a pas pu être lue : unité absente (OBX[2]-6)", "en": "could not be read: no unit (OBX[2]-6)"}
+    assert said[language] in alert.text
+    unknown = review_alert("of-tomorrow", "", register_id="", key="LAB1|44", language=language)
+    assert "of-tomorrow." in unknown.text
     again = review_alert("unit-missing", "OBX[2]-6", register_id="", key="LAB1|43", language=language)
     assert again.id != alert.id
+
+
+@pytest.mark.parametrize("language", ["fr", "en"])
+@pytest.mark.parametrize("reason", list(WORDS["fr"].reviews))
+def test_what_is_no_unreadable_count_is_not_said_to_be_one(reason: str, language: str) -> None:
+    alert = review_alert(reason, "entry[0]", register_id="r", key="k", language=language)
+    words = WORDS[language]
+    assert alert.title == words.review_titles[reason]
+    assert alert.title != words.review_title
+    assert "(entry[0])" in alert.text
+    assert not alert.text.startswith(words.review[:40])
 
 
 def test_both_languages_know_the_same_remarks() -> None:

@@ -15,6 +15,7 @@ from ingest.reading.groups import Group
 from ingest.reading.orders import Order
 from ingest.reading.panels import is_blood_count, is_laboratory_document
 from ingest.reading.rows import Row
+from ingest.reading.shapes import PACKED
 from ingest.reading.site import Site
 from ingest.reading.v2fields import status_of
 from ingest.reading.xmltree import NotXml
@@ -93,7 +94,8 @@ def decoded(data: str, encoding: str, obx: Segment) -> bytes | None:
             except ValueError:
                 return None
         case _:
-            return obx.text(data).encode()
+            text = obx.text(data)
+            return unpacked(text) if text.startswith(PACKED) else text.encode()
 
 
 def may_hold_a_count(obx: Segment | None, obr: Segment | None) -> bool:

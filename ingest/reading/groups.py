@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ingest.reading.names import may_speak_of_neutrophils, speaks_of_neutrophils
 from ingest.reading.outcome import LedgerEntry
 from ingest.reading.recognition import Recognition
-from ingest.reading.shapes import COMMENTS, READ_ALWAYS, Known, hints, is_ordinary, known_shape, learn, may_tell
+from ingest.reading.shapes import COMMENTS, PACKED, READ_ALWAYS, Known, hints, is_ordinary, known_shape, learn, may_tell
 from ingest.reading.site import Site
 from ingest.reading.v2fields import is_pending
 from ingest.reading.vocabulary import MOST_ROWS, NAMELESS, not_relevant, recognised, vocabulary_of
@@ -178,7 +178,7 @@ class _Walk:
                 self.group.rows.append((obx, recognition))
                 return number
             self.ledger.append(not_relevant(number, "pending"))
-        elif len(parts) > 3 and parts[2] in ("ED", "RP"):
+        elif len(parts) > 3 and (parts[2] in ("ED", "RP") or self._is_packed(parts)):
             self.group.documents.append(Segment(line, number, self.marks, self.codec))
         else:
             if len(parts) > 4 and parts[2] in COMMENTS and self._comment(parts[4]):
@@ -186,6 +186,11 @@ class _Walk:
                 return 0
             self.ledger.append(not_relevant(number, recognition.reason))
         return 0
+
+    def _is_packed(self, parts: list[str]) -> bool:
+        """A document in a row of text."""
+        value = parts[4].split(self.marks.field, 2)[1:2] if len(parts) > 4 and parts[2] in COMMENTS else []
+        return bool(value) and value[0].startswith(PACKED)
 
     def hidden(self, block: str, number: int) -> None:
         """Keeps the place of every OBX of ours inside a line. ``number``: the OBX that the block begins with, 0 for none."""

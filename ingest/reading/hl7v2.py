@@ -113,9 +113,9 @@ def _read_results(message: Message, shape: Known | None, zone: ZoneInfo | None, 
             if group.documents:
                 found = list(documents_in(group, zone, site))
                 order = order_of(group, zone, issued)
-                plain = list(rows)
+                sender = f"{header.sending_application}|{header.sending_facility}"
                 for one in found:
-                    rows += rows_of(one, order, known, f"{header.sending_application}|{header.sending_facility}", plain)
+                    rows += rows_of(one, order, known, sender, rows)
                 enclosed += found
         if site is not None:
             rows = [site.applied(row) for row in rows]

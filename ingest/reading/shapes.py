@@ -19,6 +19,7 @@ from wire.er7 import TRAILING, Header, Message, Separators, codecs_of
 
 __all__ = [
     "COMMENTS",
+    "PACKED",
     "READ_ALWAYS",
     "Known",
     "forget",
@@ -32,6 +33,8 @@ __all__ = [
 
 # A comment that may speak of the specimen, or tell a count; and a document.
 COMMENTS: Final = frozenset(("TX", "FT", "ST"))
+# How an XML document, a CDA and a PDF begin in base64, whatever their OBX-2 and their encoding are called.
+PACKED: Final = ("PD94", "PENsaW5pY2FsRG9j", "77u/PD94", "JVBERi0")
 READ_ALWAYS: Final = frozenset(("ED", "RP")) | COMMENTS
 
 
@@ -303,4 +306,6 @@ def may_tell(line: str, marks: Separators) -> bool:
 def hints(parts: list[str], marks: Separators) -> bool:
     """May a line of this row of text name neutrophils beside a figure?"""
     value = parts[4].split(marks.field, 2)[1:2] if len(parts) > 4 else []
-    return bool(value) and (marks.escape in value[0] or may_speak_of_neutrophils(value[0]))
+    return bool(value) and (
+        marks.escape in value[0] or value[0].startswith(PACKED) or may_speak_of_neutrophils(value[0])
+    )

@@ -1,7 +1,9 @@
 """HL7 v2 messages: identity, keys, grouping, statuses, times."""
 
+import base64
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from ingest.reading import Reading, read_file, read_message
@@ -191,6 +193,17 @@ def test_what_was_read_before_changes_no_reading() -> None:
     first = read(*segments)
     assert [i.value for i in first.identifiers] == ["77"]
     assert read(*segments) == first
+
+
+def test_one_document_twice_with_two_values_is_doubted_both_times() -> None:
+    document = (Path(__file__).parents[3] / "fixtures" / "cda" / "absolute-count.xml").read_bytes()
+    packed = (base64.b64encode(one).decode() for one in (document, document.replace(b'"0.84"', b'"0.74"')))
+    rows = (f"OBX|{n}|ED|11502-2^CR^LN||^TEXT^XML^Base64^{data}||||||F" for n, data in enumerate(packed, 1))
+    found = read(MSH, PID, OBR, *rows).results
+    assert [(result.anc.per_mm3 if result.anc else None, result.doubts) for result in found] == [
+        (Decimal(840), ("counts-differ",)),
+        (Decimal(740), ("counts-differ",)),
+    ]
 
 
 def test_a_count_before_any_pid_is_nobodys_and_is_not_lost() -> None:

@@ -380,8 +380,8 @@ class _Reader:
                 fault = document.unread
                 self.out.ledger += document.ledger
                 whose = known or document.identifiers
-                rows = under(document, whose, carried.status, carried.doubts, [])
-                by_patient.setdefault((whose, self._doubts(whose, patient)), []).extend(rows)
+                beside = by_patient.setdefault((whose, self._doubts(whose, patient)), [])
+                beside += under(document, whose, carried.status, carried.doubts, beside)
                 break
             if fault is not None and carried.laboratory:
                 self._note(known)

@@ -27,7 +27,7 @@ class Stamp(NamedTuple):
 UNREADABLE = Stamp(None, True, ("collection-time-unreadable",))
 _TIME = re.compile(
     r"(\d{4})-?(?:(\d\d)-?(?:(\d\d)(?:[T ]?(\d\d)(?::?(\d\d)(?::?(\d\d)(?:[.,](\d{1,9}))?)?)?)?)?)?"
-    r"\s*(Z|[+-]\d\d:?\d\d)?\Z",
+    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?\Z",
     re.ASCII,
 )
 
@@ -68,7 +68,7 @@ def stamp_of(text: str, zone: ZoneInfo | None = None) -> Stamp:
 def _offset(text: str) -> timezone:
     if text == "Z":
         return UTC
-    minutes = int(text[1:3]) * 60 + int(text[-2:])
+    minutes = int(text[1:3]) * 60 + (int(text[-2:]) if len(text) > 3 else 0)
     return timezone(timedelta(minutes=-minutes if text[0] == "-" else minutes))
 
 

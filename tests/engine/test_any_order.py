@@ -7,10 +7,13 @@ or over Kafka) under its own key, arrive shuffled, doubled and late, through the
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import random
 import shutil
+import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -67,16 +70,11 @@ def history(seed: int, now: datetime, hl7: Any, fhir: Any) -> list[Told]:
     return sorted(told, key=lambda one: one.at)
 
 
-async def end_of(folder: Path, template: Path, arrivals: list[Told], chance: random.Random, now: datetime) -> Any:
+async def end_of(folder: Path, url: str, arrivals: list[Told], chance: random.Random, now: datetime) -> Any:
     """What stands after these arrivals: (counts, present state, open stops), and what is wrong with the account."""
-    folder.mkdir()  # noqa: ASYNC240  # a test may wait for its disk
-    file = folder / "neutroflag.db"
-    shutil.copy(template, file)
     config = folder / "neutroflag.toml"
-    config.write_text(
-        f'[store]\nurl = "sqlite:///{file}"\n[engine]\nhistory_settle_s = 0.05\n[watch]\nevery_s = 3600\n'
-    )
-    store = Store(f"sqlite:///{file}")
+    config.write_text(f'[store]\nurl = "{url}"\n[engine]\nhistory_settle_s = 0.05\n[watch]\nevery_s = 3600\n')
+    store = Store(url)
     await store.open()
     back = Back(load(config, {}), store, Meters(), on_recorded=lambda ids: None)
     back.start()
@@ -123,19 +121,40 @@ def _stands(body: dict[str, Any]) -> bool:
     return bool(body["anc"]) and body["status"] not in ("cancelled", "entered-in-error")
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 3, 5, 6, 24, 114])
+@pytest.fixture
+def copies(tmp_path: Path, request: Any) -> Callable[[str], str]:
+    """``copies(template)``: a new database with what stands in that one."""
+
+    def make(template: str) -> str:
+        if template.startswith("postgresql"):
+            server = request.getfixturevalue("postgresql")
+            url: str = server.copy(template)
+            request.addfinalizer(functools.partial(server.drop, url))
+            return url
+        file = tmp_path / f"{uuid.uuid4().hex}.db"
+        shutil.copy(template.removeprefix("sqlite:///"), file)
+        return f"sqlite:///{file}"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("each_database", "seed"),
+    [*(("sqlite", seed) for seed in (0, 1, 2, 3, 24, 114)), *(("postgresql", seed) for seed in (5, 6))],
+    indirect=["each_database"],
+)
 async def test_arrival_in_any_order_ends_as_the_history_in_its_own(
-    seed: int, tmp_path: Path, hl7: Any, fhir: Any, before: Any, enrol_by_csv: Any
+    each_database: str, seed: int, tmp_path: Path, hl7: Any, fhir: Any, before: Any, enrol_by_csv: Any, copies: Any
 ) -> None:
     chance, now = random.Random(1000 + seed), before()
-    await enrol_by_csv(tmp_path, f"sqlite:///{tmp_path / 'template.db'}", "405660")
+    await enrol_by_csv(tmp_path, each_database, "405660")
     told = history(seed, now, hl7, fhir)
-    truth, _ = await end_of(tmp_path / "sorted", tmp_path / "template.db", told, chance, now)
-    for attempt in range(2):
+    truth, _ = await end_of(tmp_path, copies(each_database), told, chance, now)
+    for _ in range(2):
         again = [one for one in told if one.channel == "mllp" and chance.random() < 0.3]
         arrivals = [*told, *again]
         chance.shuffle(arrivals)
-        found, ends = await end_of(tmp_path / f"shuffled{attempt}", tmp_path / "template.db", arrivals, chance, now)
+        found, ends = await end_of(tmp_path, copies(each_database), arrivals, chance, now)
         order = [(one.channel, one.raw[-120:]) for one in arrivals]
         assert found == truth, order
         assert ends["duplicate"] == len(again)

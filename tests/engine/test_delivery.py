@@ -8,6 +8,12 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture
+def url(each_database: str) -> str:
+    """The flow is the same on both."""
+    return each_database
+
+
 async def test_a_destination_that_was_down_gets_everything_once_and_in_order(
     running: Any, hl7: Any, prescriber: Any, before: Any, eventually: Any
 ) -> None:

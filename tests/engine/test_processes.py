@@ -19,14 +19,22 @@ from engine import back_process
 from engine.back_process import BackProcess
 from engine.config import Settings
 from engine.observe import Meters
-from store import AlreadyRunning, Store
+from store import AlreadyRunning, Store, database
 
 
 @pytest.fixture
-async def serving(tmp_path: Path, eventually: Any) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+def url(request: Any, tmp_path: Path) -> str:
+    if getattr(request, "param", "sqlite") == "postgresql":
+        found: str = request.getfixturevalue("postgresql_url")
+        return found
+    return f"sqlite:///{tmp_path / 'n.db'}"
+
+
+@pytest.fixture
+async def serving(tmp_path: Path, url: str, eventually: Any) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """``neutroflag serve`` and its MLLP port."""
     config = tmp_path / "n.toml"
-    config.write_text(f'[store]\nurl = "sqlite:///{tmp_path / "n.db"}"\n[mllp]\nport = 0\n[http]\nport = 0\n')
+    config.write_text(f'[store]\nurl = "{url}"\n[mllp]\nport = 0\n[http]\nport = 0\n')
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "engine.cli", "serve", "--config", str(config),
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
@@ -42,6 +50,14 @@ async def serving(tmp_path: Path, eventually: Any) -> AsyncIterator[tuple[asynci
         await process.wait()
 
 
+def _rows(url: str, sql: str) -> list[Any]:
+    engine = database.reader(url)
+    with engine.connect() as connection:
+        found = [tuple(row) for row in connection.exec_driver_sql(sql)]
+    engine.dispose()
+    return found
+
+
 def children(pid: int) -> list[int]:
     with contextlib.suppress(FileNotFoundError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -55,8 +71,9 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
 async def test_a_judging_process_that_is_killed_is_started_anew_and_judges_on(
-    serving: Any, connect: Any, hl7: Any, eventually: Any, tmp_path: Path
+    serving: Any, connect: Any, hl7: Any, eventually: Any, url: str
 ) -> None:
     process, port = serving
     (first,) = children(process.pid)
@@ -64,9 +81,8 @@ async def test_a_judging_process_that_is_killed_is_started_anew_and_judges_on(
     lab = await connect(port)
     assert (await lab.ask(hl7.oru("M1", anc="2.4"))).code == "AA"
 
-    async def judged() -> bool:
-        store = Store(f"sqlite:///{tmp_path / 'n.db'}", sole=False)
-        return (await store.snapshot()).dispositions == {"unenrolled": 1}
+    def judged() -> bool:
+        return _rows(url, "SELECT disposition FROM message") == [("unenrolled",)]
 
     await eventually(judged, limit_s=20)
     (second,) = children(process.pid)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
+import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +20,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 from cryptography.hazmat.primitives import serialization
+
+from engine.config import load
 
 _SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "dev" / "kafka" / "kafka.sh"
 
@@ -99,6 +105,26 @@ class Broker:
             await admin.close()
         return sum(where.offset for partition, where in offsets.items() if partition.topic == topic)
 
+    async def whole(self, topic: str) -> list[Any]:
+        """All that a careful consumer sees, to the topic's end."""
+        consumer = AIOKafkaConsumer(
+            topic,
+            bootstrap_servers=self.bootstrap,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        )
+        await consumer.start()
+        try:
+            found: list[Any] = []
+            async with asyncio.timeout(60):
+                ends = await consumer.end_offsets(consumer.assignment())
+                while any([await consumer.position(one) < end for one, end in ends.items()]):
+                    for records in (await consumer.getmany(timeout_ms=200)).values():
+                        found += records
+            return found
+        finally:
+            await consumer.stop()
+
     async def read(self, topic: str, count: int) -> list[Any]:
         """The first ``count`` records of a topic, over all its partitions."""
         consumer = AIOKafkaConsumer(topic, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
@@ -112,6 +138,65 @@ class Broker:
             return found
         finally:
             await consumer.stop()
+
+
+class Host:
+    """``neutroflag serve`` with its judging process, in a group of its own: what dies with its machine."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self.process, self.port = process, port
+
+    @classmethod
+    async def start(cls, config: Path) -> Host:
+        arguments = [sys.executable, "-m", "engine.cli", "serve", "--config", str(config)]
+        process = await asyncio.to_thread(
+            subprocess.Popen, arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        assert process.stderr is not None
+        said = (await asyncio.to_thread(process.stderr.readline)).decode()
+        found = re.search(r"(?:mllp|http)://127\.0\.0\.1:(\d+)", said)
+        assert found, said
+        return cls(process, int(found[1]))
+
+    async def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await asyncio.to_thread(self.process.communicate)
+
+    async def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            await asyncio.to_thread(self.process.communicate, timeout=30)
+
+
+@pytest.fixture
+def start_host() -> Any:
+    """``start_host(config)``: a host on these settings, ready to take messages."""
+    return Host.start
+
+
+@pytest.fixture
+async def hosts(postgresql_url: str) -> AsyncIterator[list[Host]]:
+    found: list[Host] = []
+    yield found
+    for host in found:
+        await host.stop()
+
+
+@pytest.fixture
+def configs(settings_file: Any, postgresql_url: str, tmp_path: Path) -> Any:
+    """Settings on the server's database, one file a role."""
+
+    def write(name: str, role: str, **parts: str) -> Path:
+        text = settings_file(**parts).read_text()
+        text = re.sub(r'url = "sqlite:[^"]*"', f'url = "{postgresql_url}"', text)
+        text = text.replace("[engine]", f'[engine]\nrole = "{role}"', 1)
+        file = tmp_path / f"{name}.toml"
+        file.write_text(text)
+        load(file, {})
+        return file
+
+    return write
 
 
 @pytest.fixture(scope="session")

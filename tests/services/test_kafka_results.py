@@ -12,7 +12,6 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from aiokafka import AIOKafkaConsumer
 
 from emitters.kafka_results import ResultRecord, ResultsSettings, ResultsTopic, TopicUnavailable
 from rules.model import AbsoluteNeutrophilCount, LabResult, ResultStatus
@@ -24,24 +23,6 @@ def destination(broker: Any, alerts: str, results: str) -> str:
         f'[[destination]]\nname = "topic"\nkind = "kafka"\nbootstrap = "{broker.bootstrap}"\ntopic = "{alerts}"\n'
         f'results = "{results}"\nretry_first_s = 0.05\nretry_longest_s = 0.5\ntimeout_s = 15\n'
     )
-
-
-async def committed(broker: Any, topic: str) -> list[Any]:
-    """All that a careful consumer sees, to the topic's end."""
-    consumer = AIOKafkaConsumer(
-        topic, bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest", isolation_level="read_committed"
-    )
-    await consumer.start()
-    try:
-        found: list[Any] = []
-        async with asyncio.timeout(60):
-            ends = await consumer.end_offsets(consumer.assignment())
-            while any([await consumer.position(one) < end for one, end in ends.items()]):
-                for records in (await consumer.getmany(timeout_ms=200)).values():
-                    found += records
-        return found
-    finally:
-        await consumer.stop()
 
 
 async def test_each_version_of_each_count_is_in_the_topic_once(
@@ -60,7 +41,7 @@ async def test_each_version_of_each_count_is_in_the_topic_once(
         hl7.oru("M5", anc="3.10", filler="B5", kind="ORU^R01", processing="T"),  # a test message
     )
     await running.settled()
-    records = await committed(broker, topic)
+    records = await broker.whole(topic)
     values = [json.loads(record.value) for record in records]
     assert [(one["version"], one["status"], one["anc_per_mm3"]) for one in values] == [
         (1, "preliminary", "2500"), (2, "final", "2510"), (3, "corrected", "840"),
@@ -102,7 +83,7 @@ def topic_of(broker: Any) -> Any:
 
 
 async def ids(broker: Any, topic: str) -> list[int]:
-    return sorted(int(json.loads(record.value)["result_id"]) for record in await committed(broker, topic))
+    return sorted(int(json.loads(record.value)["result_id"]) for record in await broker.whole(topic))
 
 
 async def test_a_batch_that_was_written_before_its_end_was_told_is_not_written_again(

@@ -4,77 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
-import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.config import load
 from store import Store, listing
 from store.check import findings
 
 LABS, PATIENTS, MESSAGES = 4, 6, 90
 COUNTS = ("0.40", "0.84", "1.20", "2.50")
-
-
-class Host:
-    """``neutroflag serve`` with its judging process, in a group of its own: what dies with its machine."""
-
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self.process, self.port = process, port
-
-    @classmethod
-    async def start(cls, config: Path) -> Host:
-        arguments = [sys.executable, "-m", "engine.cli", "serve", "--config", str(config)]
-        process = await asyncio.to_thread(
-            subprocess.Popen, arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-        )
-        assert process.stderr is not None
-        said = (await asyncio.to_thread(process.stderr.readline)).decode()
-        found = re.search(r"(?:mllp|http)://127\.0\.0\.1:(\d+)", said)
-        assert found, said
-        return cls(process, int(found[1]))
-
-    async def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        await asyncio.to_thread(self.process.communicate)
-
-    async def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            await asyncio.to_thread(self.process.communicate, timeout=30)
-
-
-@pytest.fixture
-async def hosts(postgresql_url: str) -> AsyncIterator[list[Host]]:
-    found: list[Host] = []
-    yield found
-    for host in found:
-        await host.stop()
-
-
-@pytest.fixture
-def configs(settings_file: Any, postgresql_url: str, tmp_path: Path) -> Any:
-    """Settings on the server's database, one file a role."""
-
-    def write(name: str, role: str) -> Path:
-        text = settings_file().read_text()
-        text = re.sub(r'url = "sqlite:[^"]*"', f'url = "{postgresql_url}"', text)
-        text = text.replace("[engine]", f'[engine]\nrole = "{role}"', 1)
-        file = tmp_path / f"{name}.toml"
-        file.write_text(text)
-        load(file, {})
-        return file
-
-    return write
 
 
 async def load_messages(ports: list[int], connect: Any, unsent: list[tuple[str, bytes]], accepted: set[str]) -> None:
@@ -102,14 +42,14 @@ async def load_messages(ports: list[int], connect: Any, unsent: list[tuple[str, 
 
 @pytest.mark.slow
 async def test_a_host_that_dies_under_load_is_followed_by_the_other_and_nothing_is_lost_or_doubled(
-    hosts: list[Host], configs: Any, postgresql_url: str, prescriber: Any, connect: Any, hl7: Any,
+    hosts: list[Any], start_host: Any, configs: Any, postgresql_url: str, prescriber: Any, connect: Any, hl7: Any,
     enrol_by_csv: Any, tmp_path: Path, eventually: Any,
 ) -> None:  # fmt: skip
     for number in range(PATIENTS):
         prescriber.add_patient(("urn:oid:1.2.3", f"4056{number:02}"), id_=f"p{number}")
         await enrol_by_csv(tmp_path, postgresql_url, f"4056{number:02}")
     config = configs("host", "all")
-    hosts += [await Host.start(config), await Host.start(config)]
+    hosts += [await start_host(config), await start_host(config)]
     first, second = hosts
     sent = {
         f"M{number}": hl7.oru(
@@ -152,16 +92,16 @@ async def test_a_host_that_dies_under_load_is_followed_by_the_other_and_nothing_
 
 
 async def test_doors_without_judges_and_a_judge_without_doors_do_the_whole_work_together(
-    hosts: list[Host], configs: Any, postgresql_url: str, prescriber: Any, connect: Any, hl7: Any,
+    hosts: list[Any], start_host: Any, configs: Any, postgresql_url: str, prescriber: Any, connect: Any, hl7: Any,
     enrol_by_csv: Any, tmp_path: Path, eventually: Any,
 ) -> None:  # fmt: skip
     await enrol_by_csv(tmp_path, postgresql_url, "405660")
-    hosts += [await Host.start(configs(f"door{n}", "accept")) for n in range(2)]
+    hosts += [await start_host(configs(f"door{n}", "accept")) for n in range(2)]
     labs = [await connect(host.port) for host in hosts]
     for number, lab in enumerate(labs):
         assert (await lab.ask(hl7.oru(f"M{number}", anc="0.40", filler=f"F{number}"))).code == "AA"
         await lab.close()
-    hosts.append(await Host.start(configs("judge", "judge")))
+    hosts.append(await start_host(configs("judge", "judge")))
     await eventually(lambda: len(set(prescriber.messages())) >= 1, limit_s=60)
     store = Store(postgresql_url, sole=False)
 

@@ -130,16 +130,18 @@ def _nothing_of_ours(
     if not is_ordinary(blocks[0].split("\r"), marks):
         return False
     for block in blocks[1:]:
-        if "\r" in block and not _is_aside(block.split("\r")[1:], marks):
-            return False
+        if "\r" in block:
+            line, *behind = block.split("\r")
+            # A row that ends before its value is none of those that are known.
+            if line.count(marks.field) < 4 or not _is_aside(behind, marks):
+                return False
     ledger.extend([known[n] for n, known in enumerate(entries, 1) if known])
     return True
 
 
 def _is_aside(lines: list[str], marks: Separators) -> bool:
     """Lines behind an OBX that change nothing: no other patient or order, and no note that may tell a count."""
-    context = (f"OBR{marks.field}", f"PID{marks.field}", f"ORC{marks.field}")
-    return not any(line[:4] in context or may_tell(line, marks) for line in lines)
+    return not any(line[:3] in ("OBR", "PID", "ORC") or may_tell(line, marks) for line in lines)
 
 
 class _Walk:

@@ -50,7 +50,8 @@ def read_hl7v2(raw: bytes, *, zone: ZoneInfo | None = None, site: Site | None = 
     header = peek(raw)
     if header is None:
         return _set_aside("msh-missing", "MSH[1]", "MSH[1]: no readable MSH segment")
-    if header.processing_id != "Q" and header.message_code not in _NOT_RESULTS and not tells_by_its_type(header):
+    code = header.message_code
+    if code and code not in _NOT_RESULTS and header.processing_id != "Q" and not tells_by_its_type(header):
         nothing = known_dull(raw, header, site)
         if nothing is not None:
             return _reading(header, "not_relevant", nothing)

@@ -137,7 +137,7 @@ def _is_plain_head(head: list[bytes], mark: bytes) -> bool:
             orders += 1
         elif name == b"PID":
             patients += 1
-        elif name == b"NTE" or line[:1] == b" " or (name == b"ORC" and line[3:6] == mark + b"PR"):
+        elif name == b"NTE" or line[:1] == b" " or (name == b"ORC" and line[3:6].upper() == mark + b"PR"):
             return False
     return orders < 2 and patients < 2
 
@@ -181,12 +181,12 @@ def _looked_over(head: list[str], marks: Separators) -> bool | None:
     for line in head:
         name = line[:3]
         if name == "OBR":
-            orders += line[3:4] == marks[0]
+            orders += 1
         elif name == "PID":
-            patients += line[3:4] == marks[0]
+            patients += 1
         elif name == "OBX" or line[:1] == " ":
             return None
-        elif (name == "ORC" and line.startswith("PR", 4) and line[3:4] == marks[0]) or (
+        elif (name == "ORC" and line[4:6].upper() == "PR" and line[3:4] == marks[0]) or (
             name == "NTE" and may_tell(line, marks)
         ):
             ordinary = False

@@ -91,6 +91,7 @@ def test_a_report_whose_lines_were_changed_goes_both_ways(data: st.DataObject) -
                         other,
                         b"NTE|1||sang coagul\xc3\xa9",
                         b"ORC|PR",
+                        b"ORC|pr",
                         b"OBR|2|P2|F2|X^X^L",
                         b"PID|1||9^^^CHX^PI",
                         b"",
@@ -192,7 +193,13 @@ def test_a_known_report_that_was_damaged_on_the_way_is_read_as_if_it_were_new(da
         damaged = damaged[:at] + data.draw(st.sampled_from([b"", b"|", b"\x0b", b"\r ", b"\r\r"])) + damaged[at + 1 :]
     if data.draw(st.booleans()):
         at = data.draw(st.integers(60, len(damaged)))
-        damaged = damaged[:at] + data.draw(st.sampled_from([b"\xff", b"\xe9", b"OBX|", b"7", b"\x81"])) + damaged[at:]
+        damaged = (
+            damaged[:at]
+            + data.draw(st.sampled_from([b"\xff", b"\xe9", b"OBX|", b"7", b"\x81", b"\rOBX\r", b"\rOBR9", b"\r"]))
+            + damaged[at:]
+        )
+    kind = data.draw(st.sampled_from([b"ORU^R01", b"ORU^R01", b"", b"ADT^A08", b"ORA^R41"]))
+    damaged = damaged.replace(b"ORU^R01", kind, 1)
     forget()
     cold = [_ordered(reading) for reading in read_file(damaged)]
     forget()

@@ -96,7 +96,9 @@ def settle(
     for number, entry in list(record.alerts.items()):
         if entry.alert.family is not AlertFamily.STOP or entry.state != "open" or number in stops.worst:
             continue
-        if stops.own.get(entry.result_key, ("",))[0] not in record.alerts:
+        there = record.alerts.get(stops.own.get(entry.result_key, ("",))[0])
+        # Only what is asked there, no less gravely, is not asked here any more.
+        if there is None or there.state != "open" or there.alert.level.rank < entry.alert.level.rank:
             continue
         # An earlier count of the same stop came late: the stop is told under its day, and is asked there.
         words = ended_elsewhere_words(entry.alert.title, notifier.words(entry.alert.language))

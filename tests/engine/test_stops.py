@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 
-from rules.model import CompleteStop, StopReason
+from engine.notify import Notifier
+from engine.stops import Stops, settle
+from rules.model import (
+    Alert,
+    AlertFamily,
+    AlertKind,
+    AlertLevel,
+    CompleteStop,
+    StopReason,
+    Subject,
+    TreatmentCourse,
+)
+from store.port import AlertRecord, PatientRecord, Work
 
 from .test_watch_month import DAY, HOUR, MONDAY, Clinic
 
@@ -161,3 +173,39 @@ async def test_a_stop_that_is_on_record_is_not_told_anew_by_a_later_count(ward: 
     assert {level for _, level in await stops(ward)} <= {"amber"}
     await tell(ward, hl7, "10", "0.40", MONDAY + 31.5 * HOUR)
     assert await open_stops(ward, "P") == ["critical"]
+
+
+@pytest.mark.parametrize(("state", "level", "left"), [
+    ("open", AlertLevel.CRITICAL, "withdrawn"),
+    ("open", AlertLevel.RED, "open"),
+    ("answered", AlertLevel.CRITICAL, "open"),
+    ("withdrawn", AlertLevel.CRITICAL, "open"),
+])  # fmt: skip
+def test_a_stop_ends_for_another_only_while_that_one_asks_as_gravely(
+    make_alert: Any, state: str, level: AlertLevel, left: str
+) -> None:
+    """The count behind an open critical stop is told under another day; what became of that alert decides."""
+    record = PatientRecord(
+        id="P", enrolled=True, course=TreatmentCourse(stop=CompleteStop(on=MONDAY.date(), reason=StopReason.OTHER))
+    )
+    record.alerts = {
+        "later": AlertRecord(
+            alert=make_alert("later", AlertLevel.CRITICAL), patient_id="P", state="open", result_key="B2"
+        ),
+        "first": AlertRecord(alert=make_alert("first", level), patient_id="P", state=state, result_key="B1"),
+    }
+    found = Stops(worst={}, own={"B2": ("first", AlertLevel.CRITICAL)})
+    notifier = Notifier(language="fr", destinations=("ehr",))
+    settle(notifier, record, found, "B1", source="", now=MONDAY, work=Work())
+    assert record.alerts["later"].state == left
+
+
+@pytest.fixture
+def make_alert() -> Any:
+    def make(number: str, level: AlertLevel) -> Alert:
+        return Alert(
+            id=number, revision=1, kind=AlertKind.RAISED, family=AlertFamily.STOP, level=level, title="STOP", text="Stop.",
+            subject=Subject(register_id="P"), raised_at=MONDAY, updated_at=MONDAY,
+        )  # fmt: skip
+
+    return make

@@ -15,18 +15,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import disk, kafka, machine, outbox, pure, restart, scenes, server, watch
+from bench import disk, kafka, machine, outbox, pure, region, restart, scenes, server, watch
 from bench.scenes import Figures
 from bench.shadow import COUNTS, shadow_s
 
 _PARTS = (
     *("pure", "clock", "rest", "shown", "critical", "through", "restart"),
-    *("outbox", "postgresql", "kafka", "disk", "demo", "shadow", "console"),
+    *("outbox", "postgresql", "kafka", "region", "disk", "demo", "shadow", "console"),
 )
 
 
 class _Bench:
-    def __init__(self, quick: bool) -> None:
+    def __init__(self, quick: bool, patients: int) -> None:
+        self.patients = patients
         self.runs = 1 if quick else 3
         self.share = 4 if quick else 1
         self.out = Console(width=None if sys.stdout.isatty() else 118, highlight=False)
@@ -159,6 +160,36 @@ class _Bench:
                     self.row(
                         "    processor time of the engine for each", f"{statistics.median(costs):.2f} ms", "", runs
                     )
+
+    def region(self) -> None:
+        """The same on a store of years and on one that holds the load's patients alone, by turns."""
+        small, large = 2_000, self.patients // self.share
+        count = 4_000 // self.share
+        with server.server() as found, tempfile.TemporaryDirectory() as folder:
+            for store in ("SQLite", "PostgreSQL"):
+                urls = {}
+                for patients in (small, large):
+                    self.progress.print(f"{store} with {patients:,} patients", style="dim")
+                    path = f"sqlite:///{folder}/{patients}.db"
+                    urls[patients] = path if store == "SQLite" else server.fresh(found)
+                    region.fill(urls[patients], patients)
+                seen: dict[int, list[region.Region]] = {small: [], large: []}
+                for number in range(1, self.runs + 1):
+                    for patients, url in urls.items():
+                        self.progress.print(f"{store}, {patients:,} patients, run {number}", style="dim")
+                        seen[patients].append(region.measured(url, patients, count, f"r{number}"))
+                self.lost += [f"{store}, region: {one.lost}" for of in seen.values() for one in of if one.lost]
+                pairs = list(zip(seen[large], seen[small], strict=True))
+                self.row(f"{store}: {large:,} patients, {large * 12:,} counts, of {small:,} and theirs", "", "", "")
+                for what, goal, shares in (
+                    ("intake", ">= 80 %", [one.intake / that.intake for one, that in pairs]),
+                    ("judged, patients on the register", ">= 80 %", [one.judged / that.judged for one, that in pairs]),
+                ):
+                    self.row(f"    {what}", *_shares(shares, goal))
+                rates = "  ".join(f"{one.intake:,.0f} / {one.judged:,.0f}" for one in seen[large])
+                self.row("    intake / judged a second, with all", rates.split("  ")[0] + "/s", "", rates)
+                took = "  ".join(f"{one.sweep_s:.2f} / {that.sweep_s:.2f}" for one, that in pairs)
+                self.row("    a sweep that looks at 200, with all / with few", took.split("  ")[0] + " s", "", took)
 
     def _machine(self, found: list[machine.Machine]) -> None:
         syncs = [one.sync_ms for one in found]
@@ -304,9 +335,10 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one short run of each")
     parser.add_argument("--no-console", action="store_true", help="without the console's pages on a full database")
     parser.add_argument("--no-shadow", action="store_true", help="without the replay of history under another protocol")
+    parser.add_argument("--patients", type=int, default=1_000_000, help="region: of the store of years")
     parser.add_argument("--only", action="append", choices=_PARTS, help="this part, and others that are named so")
     asked = parser.parse_args()
-    bench = _Bench(asked.quick)
+    bench = _Bench(asked.quick, asked.patients)
     left_out = {"shadow": asked.no_shadow, "console": asked.no_console}
     for name in asked.only or [name for name in _PARTS if not left_out.get(name)]:
         getattr(bench, name)()

@@ -37,7 +37,7 @@ from store import database, feeds, inbox, register, schema
 from store.port import AlertRecord, Delivery, FeedRecord, PatientRecord, ResultRecord, Work
 from store.values import message_name, new_id, to_ms
 
-__all__ = ["COUNTS", "Sizes", "fill", "identifier_of", "queue"]
+__all__ = ["COUNTS", "Sizes", "fill", "identifier_of", "people", "queue"]
 
 COUNTS = 12
 """Of each patient, 28 days apart."""
@@ -73,7 +73,7 @@ def fill(path: Path, sizes: Sizes, now: datetime) -> None:
         ends = _messages(raw, sizes, now)
     writing = database.writer(f"sqlite:///{path}")
     with writing.connect() as connection, connection.begin():
-        _people(connection, sizes, now)
+        people(connection, sizes, now)
         inbox.count(connection, [("received", "", sizes.messages), *(("disposition", k, n) for k, n in ends.items())])
         feeds.write(
             connection,
@@ -215,7 +215,8 @@ def _end(number: int, sizes: Sizes) -> tuple[str, str, int | None, bool]:
 # Patients, with their counts, verdicts and alerts
 
 
-def _people(connection: Any, sizes: Sizes, now: datetime) -> None:
+def people(connection: Any, sizes: Sizes, now: datetime) -> None:
+    """Patients with their counts, verdicts and alerts, in the caller's transaction."""
     histories = [_history(now.date(), offset) for offset in range(28)]
     for first in range(0, sizes.patients, 500):
         work = Work()

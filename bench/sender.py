@@ -1,8 +1,9 @@
 """The load, in a process of its own: ``python -m bench.sender '{"port": 2575, ...}'`` prints what came of it as JSON.
 
 ``kind``: ``strangers`` are counts of people who are not on the register, ``irrelevant`` has one of these among a hundred
-reports of chemistry, ``alerts`` are stop-level counts of patients ``first`` .. ``first + count`` of the register, one each.
-``rate`` 0: as fast as it is answered. ``papers``: over TLS, with the certificates of that folder.
+reports of chemistry, ``alerts`` are stop-level counts of patients ``first`` .. ``first + count`` of the register, one each,
+``register`` are sound counts of patients all over a register of ``first``. ``rate`` 0: as fast as it is answered. ``papers``:
+over TLS, with the certificates of that folder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from bench.papers import sender_context
 from bench.pure import chemistry
 from engine.simulate import LABORATORIES, LoadReport, blood_count, laboratories, load
 
-__all__ = ["alerts", "begun", "build_of", "patient_id", "report_of", "sent"]
+__all__ = ["PATIENT", "alerts", "begun", "build_of", "patient_id", "report_of", "sent"]
 
 
 def begun(port: int, **asked: Any) -> subprocess.Popen[str]:
@@ -46,8 +47,11 @@ def report_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     return report
 
 
+PATIENT = "BENCH"
+
+
 def patient_id(number: int) -> str:
-    return f"BENCH{number:06d}"
+    return f"{PATIENT}{number:06d}"
 
 
 def alerts(run: str, first: int) -> Callable[[int], bytes]:
@@ -60,6 +64,22 @@ def alerts(run: str, first: int) -> Callable[[int], bytes]:
             patient_id=patient_id(first + number),
             anc_per_mm3=400 + number % 50 * 10,
             collected=drawn,
+            laboratory=LABORATORIES[number % len(LABORATORIES)],
+        )
+
+    return build
+
+
+def _sound(run: str, patients: int) -> Callable[[int], bytes]:
+    drawn = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=30)
+
+    def build(number: int) -> bytes:
+        return blood_count(
+            control_id=f"{run}-{number}",
+            filler=f"{run}F{number}",
+            patient_id=patient_id(number * 7919 % patients),
+            anc_per_mm3=2400 + number % 900,
+            collected=drawn + timedelta(seconds=number % 60),
             laboratory=LABORATORIES[number % len(LABORATORIES)],
         )
 
@@ -79,7 +99,11 @@ def _irrelevant(run: str) -> Callable[[int], bytes]:
 
 def build_of(kind: str, run: str, first: int = 0) -> Callable[[int], bytes]:
     """The n-th message of a load."""
-    kinds = {"alerts": lambda: alerts(run, first), "irrelevant": lambda: _irrelevant(run)}
+    kinds = {
+        "alerts": lambda: alerts(run, first),
+        "irrelevant": lambda: _irrelevant(run),
+        "register": lambda: _sound(run, first),
+    }
     return kinds.get(kind, lambda: laboratories(run))()
 
 

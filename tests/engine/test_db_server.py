@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from engine.cli import FAILURE, NOT_READY, OK, USAGE
 from engine.cli_db import db_backup_command, db_move_command, db_verify_command
@@ -136,3 +142,42 @@ def test_a_backup_is_one_that_pg_restore_reads(tmp_path: Path, postgresql_url: s
     code, _, told = run(db_backup_command, config, tmp_path / "other.dump")
     assert code == NOT_READY
     assert "pg_dump" in told
+
+
+async def test_the_readmes_three_commands_lead_to_an_engine_on_postgresql(
+    worked: Any, tmp_path: Path, empty: str, root: Path
+) -> None:
+    """Typed as they stand there, the address of the database apart; its password is where libpq looks for it."""
+    chapter = (root / "README.md").read_text(encoding="utf-8").partition("## When you outgrow one machine")[2]
+    prepare, move, serve = re.findall(r"^```\n(.*?)^```", chapter, re.MULTILINE | re.DOTALL)[0].splitlines()
+    assert prepare.startswith("make .venv/.runtime && . .venv/bin/activate")
+    assert re.search(r"^\$\(VENV\)/\.runtime:", (root / "Makefile").read_text(), re.MULTILINE)
+    password = str(make_url(empty).password)
+    address = empty.replace(f":{password}@", "@")
+    assert "postgresql+psycopg://neutroflag@db.example/neutroflag" in move
+    (tmp_path / "one.toml").write_text((tmp_path / "neutroflag.toml").read_text())
+    settings(tmp_path, address).rename(tmp_path / "two.toml")
+    program = tmp_path / "neutroflag"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m engine.cli "$@"\n')
+    program.chmod(0o755)
+    around = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "PGPASSWORD": password, "PYTHONPATH": str(root)
+    }  # fmt: skip
+    moving = move.replace("postgresql+psycopg://neutroflag@db.example/neutroflag", address)
+    done = subprocess.run(["sh", "-c", moving], cwd=tmp_path, env=around, capture_output=True, text=True, check=False)  # noqa: ASYNC221
+    assert done.returncode == OK, done.stderr
+    assert len(rows(empty)["message"]) == 4
+    serving = subprocess.Popen(  # noqa: ASYNC220
+        ["sh", "-c", f"exec {serve}"],
+        cwd=tmp_path,
+        env=around,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert serving.stderr is not None
+    said = await asyncio.to_thread(serving.stderr.readline)
+    serving.terminate()
+    told = await asyncio.to_thread(serving.communicate)
+    assert "mllp://127.0.0.1:" in said, (said, told)
+    assert serving.returncode == OK

@@ -71,7 +71,7 @@ $(VENV)/.deploy: $(VENV)/.dev requirements-deploy.lock
 	$(INSTALL) --require-hashes --only-binary :all: -r requirements-deploy.lock
 	@touch $@
 
-check-deploy: $(VENV)/.deploy ## Helm chart, alert rules, dashboard, balancer, Dockerfile, by the real programs (needs Go and apt)
+check-deploy: $(VENV)/.deploy ## Helm chart, alert rules, dashboard, balancer, Dockerfile, AsyncAPI file, by the real programs (needs Go, npm and apt)
 	deploy/dev/tools.sh
 	$(BIN)/python -m pytest -q tests/deploy/tools $(ARGS)
 

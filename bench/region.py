@@ -117,13 +117,15 @@ def _copied(connection: Connection, patients: int) -> None:
     name = "printf('%032x', {})" if lite else "lpad(to_hex({}), 32, '0')"
     known = f"'{PATIENT}' || " + ("printf('%06d', n)" if lite else "lpad(n::text, 6, '0')")
     noise = "randomblob(16)" if lite else "decode(md5(n::text || ':' || k), 'hex')"
+    later = (datetime.now(UTC) + timedelta(days=2)).date().isoformat()
     columns = {table.name: [column.name for column in table.columns] for table in (patient, result, assessment)}
     with connection.begin():
-        # Only those whose newest count alerts nobody; each with a place, its counts too.
+        # Only those whose newest count alerts nobody and who are not due, so that a sweep looks at as many here as there;
+        # each with a place, its counts too.
         connection.exec_driver_sql("DELETE FROM delivery")
         connection.exec_driver_sql(
-            "CREATE TABLE few AS SELECT row_number() OVER (ORDER BY id) - 1 AS slot, * FROM patient "
-            "WHERE id NOT IN (SELECT patient_id FROM alert)"
+            "CREATE TABLE few AS SELECT row_number() OVER (ORDER BY id) - 1 AS slot, * FROM patient "  # noqa: S608  # our day
+            f"WHERE id NOT IN (SELECT patient_id FROM alert) AND watch_on > '{later}'"
         )
         connection.exec_driver_sql(
             "CREATE TABLE few_result AS SELECT few.slot, row_number() OVER (PARTITION BY few.id ORDER BY collected_at) - 1 "
@@ -180,7 +182,11 @@ def _copied(connection: Connection, patients: int) -> None:
             )
         if not lite:
             connection.exec_driver_sql(f"SELECT setval('message_ids', {total + 1})")
-    connection.exec_driver_sql("ANALYZE")
-    connection.commit()
+    # What a server would do by itself in the minutes after, in the middle of what is measured.
     if lite:
+        raw.execute("ANALYZE")
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    else:
+        raw.autocommit = True
+        raw.execute("VACUUM ANALYZE")
+        raw.execute("CHECKPOINT")

@@ -204,6 +204,7 @@ def test_the_bundle_holds_the_program_its_wheels_the_pages_and_the_sums_of_all(
     for name in (
         "requirements.lock", "wheels/some-1-py3-none-any.whl", "docs/runbook.md", "docs/go-live.md", "docs/retention.md",
         "docs/supported-systems.md", "docs/README.md", "docs/LICENSE", "deploy/neutroflag.service",
+        "deploy/two-hosts/neutroflag.toml", "deploy/two-hosts/neutroflag.service.d/two-hosts.conf",
     ):  # fmt: skip
         assert name in entries
 

@@ -78,6 +78,7 @@ def lay_out(folder: Path, root: Path) -> None:
     deploy.mkdir()
     for name in DEPLOYED:
         shutil.copy2(root / "deploy" / name, deploy / name)
+    shutil.copytree(root / "deploy" / "two-hosts", deploy / "two-hosts")
     shutil.copytree(root / "docs", docs)
     for name in ("README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy2(root / name, docs / name)

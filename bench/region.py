@@ -25,8 +25,10 @@ from engine.notify import Notifier
 from engine.observe import Meters, configure
 from engine.present import Present
 from engine.watch import Watch
-from store import Store, database, schema
+from store import Store, database, feeds, schema
+from store.port import Work
 from store.tables import assessment, identifier, message, patient, result
+from store.values import to_ms
 
 __all__ = ["Region", "fill", "measured"]
 
@@ -180,6 +182,8 @@ def _copied(connection: Connection, patients: int) -> None:
                 text("INSERT INTO counter (name, label, slot, value) VALUES (:kind, :label, 0, :total)"),
                 {"kind": kind, "label": label, "total": total},
             )
+        # The clock has seen these messages: it looks at each once, when it is new.
+        feeds.write(connection, Work(marks={"message": total + 1, "seen_at": to_ms(datetime.now(UTC))}))
         if not lite:
             connection.exec_driver_sql(f"SELECT setval('message_ids', {total + 1})")
     # What a server would do by itself in the minutes after, in the middle of what is measured.

@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 from ingest.reading.names import may_speak_of_neutrophils, speaks_of_neutrophils
 from ingest.reading.outcome import LedgerEntry
 from ingest.reading.recognition import Recognition
-from ingest.reading.shapes import COMMENTS, PACKED, READ_ALWAYS, Known, hints, is_ordinary, known_shape, learn, may_tell
+from ingest.reading.shapes import (
+    COMMENTS,
+    PACKED,
+    READ_ALWAYS,
+    Known,
+    hints,
+    is_fragment,
+    is_ordinary,
+    known_shape,
+    learn,
+    may_tell,
+)
 from ingest.reading.site import Site
 from ingest.reading.v2fields import is_pending
 from ingest.reading.vocabulary import MOST_ROWS, NAMELESS, not_relevant, recognised, vocabulary_of
@@ -43,7 +54,7 @@ class Group:
     nameless: Segment | None = None
     """A number without any code that stands among its rows: nobody knows which line of the report was lost."""
     joined: list[Segment] = field(default_factory=list)
-    """Segments with the OBX of a count inside: the end of one was lost on the way."""
+    """Where a count stands inside another segment, or in none: a line end was lost on the way, or one too many came."""
 
 
 _NUMBERS = frozenset(("NM", "SN"))
@@ -141,7 +152,9 @@ def _nothing_of_ours(
 
 def _is_aside(lines: list[str], marks: Separators) -> bool:
     """Lines behind an OBX that change nothing: no other patient or order, and no note that may tell a count."""
-    return not any(line[:3] in ("OBR", "PID", "ORC") or may_tell(line, marks) for line in lines)
+    return not any(
+        line[:3] in ("OBR", "PID", "ORC") or may_tell(line, marks) or is_fragment(line, marks) for line in lines
+    )
 
 
 class _Walk:
@@ -149,7 +162,7 @@ class _Walk:
 
     __slots__ = (
         *("marks", "codec", "ledger", "site", "specimen_first"),
-        *("groups", "group", "began", "pid", "orc", "standing", "counts", "prior"),
+        *("groups", "group", "began", "pid", "orc", "standing", "counts", "prior", "misplaced"),
     )
 
     def __init__(self, message: Message, ledger: list[LedgerEntry], site: Site | None) -> None:
@@ -165,6 +178,7 @@ class _Walk:
         self.standing: list[Segment] = []
         self.counts: dict[str, int] = {}
         self.prior = False
+        self.misplaced: set[int] = set()
 
     def observation(self, line: str, number: int, parts: list[str]) -> int:
         """One OBX that the cache does not settle. Its number when it is a row of the group, else 0."""
@@ -199,9 +213,21 @@ class _Walk:
         for part in block.split(f"OBX{self.marks.field}")[1:]:
             fields = part.split(self.marks.field, 3)
             if len(fields) > 2 and recognised(fields[2], self.marks, self.codec, self.site).claim is not None:
-                name = "OBX" if number else "MSH"
-                self.group.joined.append(Segment(name, number or 1, self.marks, self.codec))
+                self._misplaced(number)
                 return
+
+    def _fragment(self, line: str, number: int) -> None:
+        """Keeps the place of a line that is no segment and may be a count, or the rest of one."""
+        fields = line.split(self.marks.field, 4)[:4] if self.marks.field in line else ()
+        ours = any(recognised(one, self.marks, self.codec, self.site).claim is not None for one in fields if one)
+        if ours or self._names_a_count(line):
+            self._misplaced(number)
+
+    def _misplaced(self, number: int) -> None:
+        """Once a place: behind that OBX, or before the first."""
+        if number not in self.misplaced:
+            self.misplaced.add(number)
+            self.group.joined.append(Segment("OBX" if number else "MSH", number or 1, self.marks, self.codec))
 
     def _comment(self, behind: str) -> bool:
         """Keeps OBX-5 of a row of text, where it is long enough to be a sentence; True: a line of it may be a count."""
@@ -225,6 +251,9 @@ class _Walk:
         elsewhere = number > 0
         for line in text.split("\r"):
             name = line[:3]
+            if line[3:4] != self.marks.field:
+                self._fragment(line, number)
+                continue
             if name not in _CONTEXT:
                 continue
             place = self.counts[name] = self.counts.get(name, 0) + 1

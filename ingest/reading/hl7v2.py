@@ -374,7 +374,7 @@ def _noted(group: Group, patient: tuple[PatientIdentifier, ...], out: Assembly) 
 
 
 def _hidden(group: Group, patient: tuple[PatientIdentifier, ...], out: Assembly) -> None:
-    words = "the OBX of a count stands inside another segment"
+    words = "a count stands inside another segment, or in none"
     for segment in group.joined:
         where = f"{segment.at()}/segment"
         out.ledger.append(LedgerEntry(where, "unassessable", "segment-joined"))

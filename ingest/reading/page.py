@@ -57,7 +57,7 @@ _PROBLEMS = {
     "notification-empty": "a Subscription's event without the Observation or report that it is about",
     "percent-without-leukocytes": "a percentage, and no leukocyte count of the same specimen",
     "report-withdrawn": "a FHIR report of a blood count is taken back without its results",
-    "segment-joined": "the OBX of a count inside another segment: the end of one was lost on the way",
+    "segment-joined": "a count inside another segment, or in none: a line end was lost on the way, or one too many came",
     "specimen-clotted": "SPM-24, a FHIR condition, a note or the value itself says so",
     "specimen-conflict": "a code for blood on another specimen",
     "specimen-haemolysed": "SPM-24 or a FHIR condition says so",

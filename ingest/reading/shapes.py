@@ -24,6 +24,7 @@ __all__ = [
     "Known",
     "forget",
     "hints",
+    "is_fragment",
     "is_ordinary",
     "known_dull",
     "known_shape",
@@ -129,7 +130,7 @@ def known_dull(raw: bytes, header: Header, site: Site | None) -> tuple[LedgerEnt
 
 
 def _is_plain_head(head: list[bytes], mark: bytes) -> bool:
-    """One patient and one order at most, no note, nothing indented, no order of previous results."""
+    """Segments only, one patient and one order at most, no note, no order of previous results."""
     orders = patients = 0
     for line in head:
         name = line[:3]
@@ -137,7 +138,7 @@ def _is_plain_head(head: list[bytes], mark: bytes) -> bool:
             orders += 1
         elif name == b"PID":
             patients += 1
-        elif name == b"NTE" or line[:1] == b" " or (name == b"ORC" and line[3:6].upper() == mark + b"PR"):
+        elif name == b"NTE" or line[3:4] != mark or (name == b"ORC" and line[4:6].upper() == b"PR"):
             return False
     return orders < 2 and patients < 2
 
@@ -186,8 +187,10 @@ def _looked_over(head: list[str], marks: Separators) -> bool | None:
             patients += 1
         elif name == "OBX" or line[:1] == " ":
             return None
-        elif (name == "ORC" and line[4:6].upper() == "PR" and line[3:4] == marks[0]) or (
-            name == "NTE" and may_tell(line, marks)
+        elif (
+            is_fragment(line, marks)
+            or (name == "ORC" and line[4:6].upper() == "PR" and line[3:4] == marks[0])
+            or (name == "NTE" and may_tell(line, marks))
         ):
             ordinary = False
     return ordinary and orders < 2 and patients < 2
@@ -296,6 +299,11 @@ def _learnt_of(marks: Separators, codec: str, site: Site | None) -> _Learnt:
             _learnt.clear()
         found = _learnt[marks, codec, site] = _Learnt()
     return found
+
+
+def is_fragment(line: str, marks: Separators) -> bool:
+    """No segment: what stands behind a line end too many."""
+    return line[3:4] != marks[0] and not line.isspace() and line != ""
 
 
 def may_tell(line: str, marks: Separators) -> bool:

@@ -21,7 +21,7 @@ from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.exceptions import HL7apyException
 from hl7apy.parser import parse_segment
 
-from wire.er7 import Message, parse, split_messages
+from wire.er7 import Message, Segment, parse, split_messages
 
 ROOT = Path(__file__).parents[3] / "fixtures" / "hl7v2"
 FILES = [ROOT / name for name in json.loads((ROOT / "expected.json").read_text())["files"]]
@@ -40,14 +40,20 @@ def messages() -> list[tuple[str, Message]]:
 MESSAGES = messages()
 
 
+def segments(message: Message) -> list[Segment]:
+    """Without lines that are none: python-hl7 takes the whole of such a line for a name."""
+    found = zip(message.segments(), message.lines, strict=True)
+    return [segment for segment, line in found if line[3:4] == message.separators.field]
+
+
 def standard(message: Message) -> str:
-    return "\r".join(message.lines) + "\r"
+    return "\r".join(line for line in message.lines if line[3:4] == message.separators.field) + "\r"
 
 
 @pytest.mark.parametrize(("name", "message"), MESSAGES, ids=[name for name, _ in MESSAGES])
 def test_python_hl7_finds_the_same_segments_and_fields(name: str, message: Message) -> None:
     theirs = hl7.parse(standard(message))
-    ours = list(message.segments())
+    ours = segments(message)
     assert [str(segment[0]) for segment in theirs] == [segment.name for segment in ours]
     for their, our in zip(theirs, ours, strict=True):
         first = 3 if our.name == "MSH" else 1
@@ -59,7 +65,7 @@ def test_python_hl7_finds_the_same_segments_and_fields(name: str, message: Messa
 @pytest.mark.parametrize(("name", "message"), MESSAGES, ids=[name for name, _ in MESSAGES])
 def test_python_hl7_finds_the_same_components(name: str, message: Message) -> None:
     theirs = hl7.parse(standard(message))
-    for their, our in zip(theirs, message.segments(), strict=True):
+    for their, our in zip(theirs, segments(message), strict=True):
         if our.name not in ("OBX", "OBR", "PID"):
             continue
         for position in (3, 5, 6):

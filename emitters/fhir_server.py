@@ -59,6 +59,8 @@ class FhirServerSettings:
     update_create: bool | None = None
     level: Level | None = None
     timeout_s: float = 10.0
+    late_s: float = 120.0
+    """For how long after a request was given up the server may still carry it out."""
     connect_timeout_s: float = 3.0
     connections: int = 16
     patients_cached: int = 10_000
@@ -75,6 +77,16 @@ class _Failed(Exception):
         self.answer = answer
 
 
+@dataclass(slots=True)
+class _Unsure:
+    """An alert of which one request was given up. ``revision``: that request's; ``until``: of the loop's clock."""
+
+    latest: Alert
+    revision: int
+    until: float
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class FhirServer:
     """A ``Sink``. One alert at a time per alert id is the caller's promise; different alerts may run together."""
 
@@ -89,9 +101,49 @@ class FhirServer:
             self._search_patients, most=settings.patients_cached, keep_s=settings.patient_cache_s
         )
         self._client: aiohttp.ClientSession | None = None
+        self._unsure: dict[str, _Unsure] = {}
+        self._again: set[asyncio.Task[None]] = set()
 
     async def send(self, alert: Alert, delivery_id: str) -> Answer:
-        """Deliver one notification. ``delivery_id`` is not sent: the ids of the resources make a retry harmless."""
+        """Deliver one notification. ``delivery_id`` is not sent: the ids of the resources make a retry harmless.
+
+        A request that was given up may be carried out all the same, and later than a newer revision, whose Flag it would
+        put back. So what is delivered meanwhile is written once more when that is over.
+        """
+        unsure = self._unsure.get(alert.id)
+        if unsure is None:
+            answer = await self._send(alert)
+            if isinstance(answer, TryAgain) and answer.unsure:
+                self._await_late(alert)
+            return answer
+        async with unsure.writing:
+            unsure.latest = alert
+            answer = await self._send(alert)
+        if isinstance(answer, TryAgain) and answer.unsure:
+            unsure.until = asyncio.get_running_loop().time() + self._settings.late_s
+        return answer
+
+    def _await_late(self, alert: Alert) -> None:
+        until = asyncio.get_running_loop().time() + self._settings.late_s
+        unsure = self._unsure[alert.id] = _Unsure(alert, alert.revision, until)
+        task = asyncio.create_task(self._write_again(unsure), name="late requests")
+        self._again.add(task)
+        task.add_done_callback(self._again.discard)
+
+    async def _write_again(self, unsure: _Unsure) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while (left := unsure.until - loop.time()) > 0:
+                await asyncio.sleep(left)
+                async with unsure.writing:
+                    if unsure.latest.revision > unsure.revision:
+                        answer = await self._send(unsure.latest)
+                        if isinstance(answer, TryAgain):
+                            unsure.until = loop.time() + self._settings.late_s
+        finally:
+            self._unsure.pop(unsure.latest.id, None)
+
+    async def _send(self, alert: Alert) -> Answer:
         async with self._slots:
             try:
                 profile = await self._greet()
@@ -115,6 +167,9 @@ class FhirServer:
             return failure.answer
 
     async def close(self) -> None:
+        for task in self._again:
+            task.cancel()
+        await asyncio.gather(*self._again, return_exceptions=True)
         await self._patients.close()
         if self._client is not None:
             await self._client.close()
@@ -301,9 +356,9 @@ class FhirServer:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise _Failed(TryAgain("no connection", down=True)) from None
         except TimeoutError:
-            raise _Failed(TryAgain("no answer in time: ambiguous")) from None
+            raise _Failed(TryAgain("no answer in time: ambiguous", unsure=True)) from None
         except aiohttp.ClientError as error:
-            raise _Failed(TryAgain(f"broken answer ({type(error).__name__}): ambiguous")) from None
+            raise _Failed(TryAgain(f"broken answer ({type(error).__name__}): ambiguous", unsure=True)) from None
 
     def _session(self) -> aiohttp.ClientSession:
         """Made with the first request: it belongs to the loop that runs then."""

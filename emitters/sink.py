@@ -7,7 +7,7 @@ only a person can. Ids and control ids are stable, so sending twice is harmless.
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rules.model import Alert
 
@@ -25,12 +25,14 @@ class Delivered:
 class TryAgain:
     """Transient or ambiguous. ``after_s``: what the destination asked for (Retry-After), if it did.
 
-    ``down``: the destination as a whole cannot be reached, so others need not be tried now either.
+    ``down``: the destination as a whole cannot be reached, so others need not be tried now either. ``unsure``: it may have
+    been done, or may still be.
     """
 
     why: str
     after_s: float | None = None
     down: bool = False
+    unsure: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

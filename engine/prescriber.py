@@ -389,6 +389,7 @@ class Prescriber:
             fault = None
             if self.http_faults and self.http_faults[0].method == request.method:
                 fault = self.http_faults.popleft()
+                await request.body()  # what is done late is done, whoever still waits for its answer
             await asyncio.sleep(fault.delay_s if fault else self.latency_s)
             if fault is not None and not fault.applied:
                 return _wrong(fault)

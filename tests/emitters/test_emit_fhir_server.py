@@ -428,6 +428,21 @@ async def test_credentials_are_asked_for_each_time(ehr, make, tmp_path):
     await sink.close()
 
 
+async def test_a_request_that_the_server_carries_out_too_late_does_not_put_an_old_flag_back(ehr, make, eventually):
+    sink = server(ehr.url, timeout_s=0.2, connect_timeout_s=0.1, late_s=1.5)
+    await sink._greet()
+    ehr.http_faults.append(HttpFault(delay_s=1.0, applied=True))
+    assert isinstance(await send(sink, make.alert()), TryAgain)
+    assert isinstance(await send(sink, make.alert()), Delivered)
+    assert isinstance(await send(sink, make.later(kind=AlertKind.WITHDRAWN, reason="corrected")), Delivered)
+    assert [flag["status"] for flag in ehr.flags()] == ["inactive"]
+    await eventually(lambda: [flag["status"] for flag in ehr.flags()] == ["active"])  # the first request, at last
+    await eventually(lambda: [flag["status"] for flag in ehr.flags()] == ["inactive"])
+    assert ehr.fhir.doubled() == 0
+    await eventually(lambda: not sink._unsure)
+    await sink.close()
+
+
 async def test_cancelling_a_send_leaves_the_destination_usable(ehr, sink, make):
     await send(sink, make.alert())
     ehr.http_faults.append(HttpFault(delay_s=5))

@@ -78,8 +78,9 @@ def _database(config: Path | None, *, write: bool = False) -> Iterator[Connectio
     path = database.file_of(url)
     if path is not None and not path.exists():
         raise _Stop(NOT_READY, f"{path}: no such database; `neutroflag serve` makes it")
+    engine = database.writer(url) if write else database.reader(url)
     try:
-        with (database.writer(url) if write else database.reader(url)).connect() as connection, connection.begin():
+        with engine.connect() as connection, connection.begin():
             if schema.present(connection) != schema.NEEDED:
                 raise _Stop(NOT_READY, "the database is of another version; `neutroflag db upgrade` brings it up")
             yield connection
@@ -88,6 +89,9 @@ def _database(config: Path | None, *, write: bool = False) -> Iterator[Connectio
         raise _Stop(FAILURE, f"{path or 'database'}: {words}") from None
     except StoreUnavailable as error:
         raise _Stop(FAILURE, str(error)) from None
+    finally:
+        # A pool keeps the file open, and with it locks, until somebody collects it.
+        engine.dispose()
 
 
 def _rows(rows: Iterable[dict[str, Any]], json: bool, columns: tuple[str, ...], stdout: TextIO) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["again", "is_damaged", "is_lost", "why"]
+__all__ = ["again", "is_damaged", "is_held", "is_lost", "why"]
 
 # By SQLSTATE (PostgreSQL, appendix A); the first two characters are its class.
 _WORDS = {
@@ -23,10 +23,10 @@ _WORDS = {
     "57014": "the database took too long",
 }
 # SQLite's primary result codes (sqlite.org/rescode.html); what is not here is of what was to be written, or our own.
-_CORRUPT, _NOT_A_DATABASE = 11, 26
+_BUSY, _CORRUPT, _NOT_A_DATABASE = 5, 11, 26
 _DAMAGED = "the database file is damaged: `neutroflag db verify` says where, the runbook how to restore it"
 _SQLITE = {
-    5: "the database is held by somebody else",
+    _BUSY: "the database is held by somebody else",
     8: "the database is read-only",
     10: "the disk of the database cannot be read or written",
     _CORRUPT: _DAMAGED,
@@ -59,6 +59,11 @@ def again(error: BaseException) -> bool:
 def is_damaged(error: BaseException) -> bool:
     """A page of the SQLite file is not what was written there; what stands on others can still be read."""
     return (getattr(_driver(error), "sqlite_errorcode", 0) & 0xFF) in (_CORRUPT, _NOT_A_DATABASE)
+
+
+def is_held(error: BaseException) -> bool:
+    """Somebody else has a lock on the SQLite file: nothing was begun, and asking again may help."""
+    return (getattr(_driver(error), "sqlite_errorcode", 0) & 0xFF) == _BUSY
 
 
 def is_lost(error: BaseException) -> bool:

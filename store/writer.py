@@ -50,7 +50,7 @@ _Outcome = tuple[_Job, typing.Any, Exception | None]
 
 
 class _Held(Exception):
-    """Somebody else has the write lock."""
+    """Somebody else has the write lock, or the whole file."""
 
 
 class Writer:
@@ -135,9 +135,7 @@ class Writer:
         return True
 
     def _commit(self, jobs: list[_Job]) -> list[_Outcome]:
-        if self._connection is None or self._connection.closed or self._connection.invalidated:
-            self._connection = self._engine.connect()
-        connection = self._connection
+        connection = self._connected()
         try:
             return self._transaction(connection, jobs)
         except _Held:
@@ -153,6 +151,17 @@ class Writer:
             except Exception as error:
                 outcomes.append((job, None, StoreUnavailable(faults.why(error) or type(error).__name__)))
         return outcomes
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed or self._connection.invalidated:
+            try:
+                self._connection = self._engine.connect()
+            except SQLAlchemyError as error:
+                if faults.is_held(error):
+                    # Whoever closes a file as the last one copies its log into it, and lets nobody in meanwhile.
+                    raise _Held from error
+                raise
+        return self._connection
 
     def _transaction(self, connection: Connection, jobs: list[_Job]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
@@ -214,7 +223,7 @@ def _take_write_lock(cursor: typing.Any) -> None:
         try:
             cursor.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            if not faults.is_held(error):
                 raise
             if not left:
                 raise _Held from error  # nothing was begun and nothing is broken

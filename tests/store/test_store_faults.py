@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import stat
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,20 @@ async def test_a_database_locked_by_another_is_waited_for(store: Any, url: str, 
     done, _ = await asyncio.wait([waiting], timeout=0.2)
     assert not done
     await asyncio.to_thread(held.rollback)
+    other.close()
+    assert (await waiting).message_id == 1
+
+
+@on_sqlite
+async def test_a_file_that_lets_nobody_in_is_waited_for(store: Any, url: str, envelope: Any) -> None:
+    # As whoever closes it as the last one holds it, while its log is copied: not even a connection is to be had.
+    other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("COMMIT")
+    waiting = asyncio.create_task(store.accept(envelope("M1")))
+    done, _ = await asyncio.wait([waiting], timeout=0.2)
+    assert not done
     other.close()
     assert (await waiting).message_id == 1
 

@@ -10,6 +10,7 @@ other end is gone is noticed within seconds.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from store import arrays, statement
+from store import arrays, faults, statement
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["NO_SCANS", "file_of", "parallel", "problem", "promises", "reader", "writer"]
 
 _BUSY_MS = 5000
+_WRITING = "BEGIN IMMEDIATE"
+_ASK_EVERY_S = 0.001
 # libpq's own names. A server that hangs or a cable that is cut is noticed by the kernel, whoever waits (tcp_user_timeout).
 _SERVER: dict[str, Any] = {
     "connect_timeout": 5,
@@ -81,7 +84,7 @@ def writer(url: str, *, wait_ms: int = _BUSY_MS) -> Engine:
     """For a writing connection: its transactions take the write lock at once, or wait ``wait_ms`` for it."""
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=_arguments(url))
     if engine.dialect.name == "sqlite":
-        _sqlite(engine, begin="BEGIN IMMEDIATE", wait_ms=wait_ms)
+        _sqlite(engine, begin=_WRITING, wait_ms=wait_ms)
     else:
         _postgresql(engine)
     return engine
@@ -171,6 +174,27 @@ def _sqlite(engine: Engine, *, begin: str, wait_ms: int) -> None:
 
     @event.listens_for(engine, "begin")
     def start(connection: Any) -> None:
+        driver = connection.connection.driver_connection
         # The writer may have begun on the driver already; what executes through SQLAlchemy then joins.
-        if not connection.connection.driver_connection.in_transaction:
-            connection.exec_driver_sql(begin)
+        if driver.in_transaction or (begin == _WRITING and _began(driver, wait_ms)):
+            return
+        connection.exec_driver_sql(begin)
+
+
+def _began(connection: sqlite3.Connection, wait_ms: int) -> bool:
+    """Whether the write lock was to be had.
+
+    SQLite's own waiting asks ten times a second: between the commits of an engine under load it would find no gap.
+    """
+    deadline = time.monotonic() + wait_ms / 1000
+    connection.execute("PRAGMA busy_timeout=0")
+    while True:
+        try:
+            connection.execute(_WRITING)
+        except sqlite3.OperationalError as error:
+            if not faults.is_held(error) or time.monotonic() >= deadline:
+                return False  # SQLAlchemy asks once more, and tells in its own way what is wrong
+            time.sleep(_ASK_EVERY_S)
+        else:
+            connection.execute(f"PRAGMA busy_timeout={wait_ms}")
+            return True

@@ -14,6 +14,7 @@ import binascii
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
@@ -49,6 +50,7 @@ UNREADABLE = "body-unreadable"
 _NONCE = 12
 _BYTES = 32
 _PAGE = 1000
+_TURN_BYTES = 4 * 1024 * 1024
 _CHECK = b"neutroflag body key"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
@@ -173,15 +175,26 @@ def check(connection: Connection) -> None:
 def rekey(connection: Connection, after: int, limit: int) -> tuple[int | None, int, list[int]]:
     """Seals bodies beyond message ``after`` with the current key: (where to go on, how many were, which could not be opened).
 
-    None: nothing is left. Bodies that cannot be opened stay as they are.
+    None: nothing is left. At most ``limit`` bodies, and of large ones fewer: an engine beside it waits for the transaction.
+    Bodies that cannot be opened stay as they are.
     """
     ring = of(connection)
     other = or_(body.c.key_id.is_(None), body.c.key_id != ring.current)
-    rows = connection.execute(
-        select(body.c.message_id, body.c.key_id, body.c.raw)
+    sizes = connection.execute(
+        select(body.c.message_id, func.length(body.c.raw))
         .where(body.c.message_id > after, other)
         .order_by(body.c.message_id)
         .limit(limit)
+    ).all()
+    if not sizes:
+        return None, 0, []
+    totals = accumulate(size for _, size in sizes)
+    taken = max(1, sum(total <= _TURN_BYTES for total in totals))
+    last = sizes[taken - 1].message_id
+    rows = connection.execute(
+        select(body.c.message_id, body.c.key_id, body.c.raw)
+        .where(body.c.message_id > after, body.c.message_id <= last, other)
+        .order_by(body.c.message_id)
         # Two that turn keys at once, or one beside retention, do not undo each other's doing.
         .with_for_update()
     ).all()
@@ -194,7 +207,7 @@ def rekey(connection: Connection, after: int, limit: int) -> tuple[int | None, i
         sealed, new = ring.seal(raw, number)
         connection.execute(update(body).where(body.c.message_id == number).values(raw=sealed, key_id=new))
         done += 1
-    return (rows[-1].message_id if len(rows) == limit else None), done, broken
+    return (last if taken < len(sizes) or taken == limit else None), done, broken
 
 
 def retire(connection: Connection, kept: Iterable[str] = ()) -> Sequence[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import io
 import secrets
 import sys
@@ -252,6 +253,44 @@ async def test_keys_turn_in_small_batches_and_the_old_one_may_go(
             *(PLAIN + b"%d" % number for number in range(7)),
             PLAIN,
         ]
+
+
+async def test_large_bodies_are_turned_a_few_at_a_time(armed: Callable[[str], str], envelope: Any) -> None:
+    old, new, mebi = key("k1"), key("k2"), 1024 * 1024
+    sizes = [3 * mebi, mebi // 2, 2 * mebi, 6 * mebi, 1, 1]
+    async with opened(armed(old)) as store:
+        for number, size in enumerate(sizes):
+            await store.accept(envelope(f"M{number}", raw=b"x" * size))
+    async with opened(armed(f"{old}\n{new}")) as store:
+        after: int | None = 0
+        went = []
+        while after is not None:
+            after, done, broken = await store.write(functools.partial(seal.rekey, after=after, limit=10))
+            went.append((after, done, broken))
+        assert went == [(2, 2, []), (3, 1, []), (4, 1, []), (None, 2, [])]
+        assert [len(claim.raw) for claim in await store.claim(10)] == sizes
+
+
+async def test_keys_are_turned_beside_a_sender_that_never_pauses(
+    armed: Callable[[str], str], envelope: Any, tmp_path: Path
+) -> None:
+    old, new = key("k1"), key("k2")
+    url = armed(old)
+    async with opened(url) as store:
+        for number in range(20):
+            await store.accept(envelope(f"A{number}", raw=PLAIN))
+    ring, config = tmp_path / "keys", tmp_path / "neutroflag.toml"
+    ring.write_text(f"{old}\n{new}\n", encoding="ascii")
+    config.write_text(f'[store]\nurl = "{url}"\nkey_file = "{ring}"\n', encoding="utf-8")
+    async with opened(armed(f"{old}\n{new}")) as store:
+        said = io.StringIO()
+        turning = asyncio.create_task(asyncio.to_thread(db_rekey_command, config, 1, stdout=io.StringIO(), stderr=said))
+        number = 0
+        while not turning.done():
+            await asyncio.gather(*(store.accept(envelope(f"B{number + n}", raw=PLAIN * 20)) for n in range(8)))
+            number += 8
+        assert (await turning, said.getvalue()) == (0, "")
+    assert {name for _, name, _ in rows(url)} == {"k2"}
 
 
 async def test_a_backup_keeps_what_is_sealed_sealed(envelope: Any, tmp_path: Path) -> None:

@@ -307,10 +307,11 @@ def postgresql() -> Iterator[Any]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def own_postgresql() -> Callable[[], Any]:
-    """``with own_postgresql() as server``: one that the test may end as it likes."""
-    return databases.server
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    """A PostgreSQL of one file of tests alone, which may end it as they like."""
+    with databases.server() as found:
+        yield found
 
 
 @pytest.fixture

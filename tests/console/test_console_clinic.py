@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -41,15 +41,6 @@ def section(text: str, name: str) -> str:
     found = re.search(rf'aria-labelledby="h-{name}">(.*?)</section>', text, re.S)
     assert found, name
     return words_of(found[1])
-
-
-@pytest.fixture
-async def browser(running: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """Speaks English, follows no redirection by itself."""
-    async with httpx2.AsyncClient(
-        base_url=running.url, trust_env=False, timeout=20, cookies={"neutroflag_language": "en"}
-    ) as client:
-        yield client
 
 
 @pytest.fixture

@@ -5,11 +5,9 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,14 +18,6 @@ A40 = (
     "MSH|^~\\&|DPI|CHX|NEUTROFLAG|CHX|20261122101605+0100||ADT^A40^ADT_A39|A40-1|P|2.5\rEVN|A40|20261122101605+0100\r"
     f"PID|1||{NEW}||SPECIMEN^DOMINIQUE^^^^^L||19790328|F\rMRG|{OLD}\r"
 ).encode()
-
-
-@pytest.fixture
-async def browser(running: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(
-        base_url=running.url, trust_env=False, timeout=30, cookies={"neutroflag_language": "en"}
-    ) as client:
-        yield client
 
 
 async def submit(browser: httpx2.AsyncClient, page: str, path: str, **fields: str) -> httpx2.Response:

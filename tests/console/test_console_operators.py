@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,15 +20,6 @@ from store import accounts
 
 Page = Callable[..., Awaitable[str]]
 HASHER = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-
-
-@pytest.fixture
-async def browser(running: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """Speaks English, follows no redirection by itself."""
-    async with httpx2.AsyncClient(
-        base_url=running.url, trust_env=False, timeout=20, cookies={"neutroflag_language": "en"}
-    ) as client:
-        yield client
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import functools
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,6 @@ from engine.cli import NOT_READY
 from engine.cli_state import health_command
 
 ENDED = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'neutroflag'"
-
-
-@pytest.fixture(scope="module")
-def server(own_postgresql: Any) -> Iterator[Any]:
-    with own_postgresql() as found:
-        yield found
 
 
 @pytest.fixture

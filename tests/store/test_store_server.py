@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -13,25 +12,10 @@ from store import SchemaOutdated, Store, StoreUnavailable
 from store.check import findings
 
 
-@pytest.fixture(scope="module")
-def server(own_postgresql: Any) -> Iterator[Any]:
-    """A server of this file alone: it is ended in many ways."""
-    with own_postgresql() as found:
-        yield found
-
-
 @pytest.fixture
 def url(server: Any) -> str:
     found: str = server.fresh()
     return found
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[Store]:
-    opened = Store(url)
-    await opened.open()
-    yield opened
-    await opened.close()
 
 
 async def send(store: Store, envelopes: list[Any]) -> list[Any]:

@@ -13,6 +13,8 @@ import uvicorn
 
 __all__ = ["Web"]
 
+_LOOK_EVERY_S = 0.002
+
 
 class Web:
     """``open`` returns once it answers; ``close`` once every answer is given, or ``grace_s`` is over."""
@@ -88,6 +90,22 @@ class _Server(uvicorn.Server):
             second += 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.leave.wait(), 1.0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, which rests a tenth of a second at each step, whatever there is to wait for."""
+        for one in (*self.servers, *(sockets or ())):
+            one.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110  # uvicorn says nothing
+                    await asyncio.sleep(_LOOK_EVERY_S)
+                for listening in self.servers:
+                    await listening.wait_closed()
+        except TimeoutError:
+            for task in self.server_state.tasks:
+                task.cancel()
 
 
 def _listening(host: str, port: int) -> socket.socket:

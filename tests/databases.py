@@ -46,13 +46,16 @@ def require() -> None:
         pytest.skip(why)
 
 
-def _in_memory() -> Path | None:
-    """A folder in memory, where a sync costs nothing: databases are made and dropped with each test, by checkpoints. What is
-    killed here is processes, which a file in memory outlives."""
+def memory() -> Path | None:
+    """A folder in memory, where a sync costs nothing. What is killed here is processes, which a file in memory outlives."""
     place = Path("/dev/shm")  # noqa: S108
-    if place.is_dir() and shutil.disk_usage(place).free > 2 * 1024**3:
-        return Path(tempfile.mkdtemp(prefix="neutroflag-pg-", dir=place))
-    return None
+    return place if place.is_dir() and shutil.disk_usage(place).free > 2 * 1024**3 else None
+
+
+def _in_memory() -> Path | None:
+    """Databases are made and dropped with each test, by checkpoints."""
+    place = memory()
+    return place and Path(tempfile.mkdtemp(prefix="neutroflag-pg-", dir=place))
 
 
 class Server:

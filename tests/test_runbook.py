@@ -21,7 +21,7 @@ case "$1" in
   start)
     {python} -m engine.cli serve > {data}/journal 2>&1 &
     echo $! > {data}/pid
-    for _ in $(seq 90); do sleep 2; {python} -m engine.cli health > /dev/null 2>&1 && exit 0; done
+    for _ in $(seq 180); do sleep 0.2; {python} -m engine.cli health > /dev/null 2>&1 && exit 0; done
     exit 1 ;;
   stop)
     kill "$(cat {data}/pid)"

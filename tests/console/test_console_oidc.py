@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import re
 import secrets
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -26,6 +27,9 @@ from engine.compose import Engine
 from engine.config import ConfigError, exposed, load
 from engine.serve import refusals
 from store import accounts
+
+# By http alone: what certificates the machine trusts takes longer to load than most pages.
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 RSA, OTHER = RSAKey.generate_key(2048), RSAKey.generate_key(2048)
 EC = ECKey.generate_key("P-256")
@@ -127,7 +131,7 @@ class House:
         self.url = f"http://127.0.0.1:{engine.http_port}"
 
     def browser(self) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(base_url=self.url, trust_env=False, timeout=20)
+        return httpx2.AsyncClient(base_url=self.url, verify=PLAIN, trust_env=False, timeout=20)
 
     async def account(self, name: str, password: str) -> None:
         assert self.engine.store is not None
@@ -175,7 +179,7 @@ async def sent_back(client: httpx2.AsyncClient, target: str = "") -> str:
     """Out to the provider; where it sends the browser, without the host that nobody listens on."""
     out = await client.get("/console/oidc/start", params={"next": target})
     assert out.status_code == 303, out.text
-    async with httpx2.AsyncClient(trust_env=False) as elsewhere:
+    async with httpx2.AsyncClient(verify=PLAIN, trust_env=False) as elsewhere:
         back = await elsewhere.get(out.headers["location"])
     assert back.status_code == 302, back.text
     return back.headers["location"].removeprefix("http://127.0.0.1:1")

@@ -8,18 +8,40 @@ import re
 import stat
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
 
-def neutroflag(*arguments: str | Path, config: Path | None = None) -> subprocess.CompletedProcess[str]:
-    given = [sys.executable, "-m", "engine.cli", *map(str, arguments)]
-    if config is not None:
-        given += ["--config", str(config)]
-    return subprocess.run(given, capture_output=True, text=True, check=False, timeout=60)
+from engine.cli import app
 
 
-def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def words_of(arguments: tuple[str | Path, ...], config: Path | None) -> list[str]:
+    return [*map(str, arguments), *(["--config", str(config)] if config is not None else [])]
+
+
+def neutroflag(*arguments: str | Path, config: Path | None = None) -> Done:
+    """In this process: most of what a command takes is the start of an interpreter."""
+    done = CliRunner().invoke(app, words_of(arguments, config), catch_exceptions=False)
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+def process(*arguments: str | Path, config: Path | None = None) -> Done:
+    """As an operator's shell starts it."""
+    given = [sys.executable, "-m", "engine.cli", *words_of(arguments, config)]
+    done = subprocess.run(given, capture_output=True, text=True, check=False, timeout=60)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def lines(done: Done) -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -39,13 +61,13 @@ async def test_beside_a_served_engine_the_commands_tell_what_came_and_the_log_te
     await enrol_by_csv(tmp_path, url, "909090")
     out = tmp_path / "stdout.log"
     with out.open("wb") as stdout:
-        process = subprocess.Popen(  # noqa: ASYNC220  # it returns at once
+        engine = subprocess.Popen(  # noqa: ASYNC220  # it returns at once
             [sys.executable, "-m", "engine.cli", "serve", "--config", str(config)],
             stdout=stdout,
             stderr=subprocess.PIPE,
         )
-    assert process.stderr is not None
-    said = (await asyncio.to_thread(process.stderr.readline)).decode()
+    assert engine.stderr is not None
+    said = (await asyncio.to_thread(engine.stderr.readline)).decode()
     found = re.search(r"mllp://127\.0\.0\.1:(\d+)", said)
     assert found, said
     lab = await connect(int(found[1]))
@@ -60,13 +82,13 @@ async def test_beside_a_served_engine_the_commands_tell_what_came_and_the_log_te
     await eventually(lambda: prescriber.flags() and len(prescriber.tasks()) >= 2 and len(prescriber.messages()) >= 3)
     dead: list[dict[str, Any]] = []
 
-    async def refused() -> bool:
-        dead[:] = lines(await asyncio.to_thread(neutroflag, "dead-letters", "list", "--json", config=config))
+    def refused() -> bool:
+        dead[:] = lines(neutroflag("dead-letters", "list", "--json", config=config))
         return bool(dead)
 
     await eventually(refused)
 
-    listed = lines(neutroflag("messages", "list", "--json", config=config))
+    listed = lines(process("messages", "list", "--json", config=config))
     assert [row["disposition"] for row in listed] == ["judged", "unassessable", "judged", "set_aside"]
     assert [
         row["id"] for row in lines(neutroflag("messages", "list", "--json", "--control-id", "M2", config=config))
@@ -79,7 +101,7 @@ async def test_beside_a_served_engine_the_commands_tell_what_came_and_the_log_te
     assert {row["kind"] for row in lines(neutroflag("patients", "timeline", "405660", "--json", config=config))} == {
         "count", "verdict", "alert", "register",
     }  # fmt: skip
-    assert neutroflag("patients", "show", "1", config=config).returncode == 1
+    assert process("patients", "show", "1", config=config).returncode == 1
 
     number = str(dead[0]["id"])
     assert dead[0]["destination"] == "ehr"
@@ -97,11 +119,11 @@ async def test_beside_a_served_engine_the_commands_tell_what_came_and_the_log_te
     copy = tmp_path / "copy.db"
     assert neutroflag("db", "backup", copy, config=config).returncode == 0
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    assert neutroflag("serve", config=config).returncode == 3
+    assert process("serve", config=config).returncode == 3
 
-    process.terminate()
-    _, rest = await asyncio.to_thread(process.communicate)
-    assert process.returncode == 0
+    engine.terminate()
+    _, rest = await asyncio.to_thread(engine.communicate)
+    assert engine.returncode == 0
     log = out.read_text(encoding="utf-8") + said + rest.decode()
     assert '"event": "alert"' in log or '"event":"alert"' in log
     for secret in ("ZZYZXNAME", "QWERTINE", "405660", "909090", "0.84", "0.777", "0.666", "SPECIMEN", "19790328"):
@@ -110,7 +132,7 @@ async def test_beside_a_served_engine_the_commands_tell_what_came_and_the_log_te
 
 
 def test_the_version_is_one_line() -> None:
-    assert neutroflag("version").stdout == "0.1.0\n"
+    assert process("version").stdout == "0.1.0\n"
 
 
 def test_without_a_database_the_listings_are_not_ready(tmp_path: Path) -> None:
@@ -124,8 +146,8 @@ def test_without_a_database_the_listings_are_not_ready(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_are_a_usage_error(tmp_path: Path) -> None:
     config = tmp_path / "settings.toml"
     config.write_text('[mllp]\nhost = "0.0.0.0"\n', encoding="utf-8")
-    for arguments in (("serve",), ("config", "check")):
-        done = neutroflag(*arguments, config=config)
+    for run, arguments in ((process, ("serve",)), (neutroflag, ("config", "check"))):
+        done = run(*arguments, config=config)
         assert (done.returncode, done.stderr.split(":")[0]) == (2, "mllp.host")
     config.write_text("[mllp]\nprot = 1\n", encoding="utf-8")
     assert neutroflag("config", "show", config=config).returncode == 2

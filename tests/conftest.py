@@ -10,13 +10,16 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from typer.testing import CliRunner
 
+from engine.cli import app
 from engine.compose import Engine
 from engine.config import load
 from engine.prescriber import Prescriber
@@ -185,6 +188,21 @@ class Lab:
             await self.writer.wait_closed()
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def _command(*arguments: str | Path, config: Path | None = None) -> Done:
+    given = [*map(str, arguments), *(["--config", str(config)] if config is not None else [])]
+    done = CliRunner().invoke(app, given, catch_exceptions=False)
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
 Condition = Callable[[], Any]
 
 
@@ -306,6 +324,13 @@ def fhir() -> type[Fhir]:
 @pytest.fixture
 def connect() -> Callable[[int], Awaitable[Lab]]:
     return Lab.connect
+
+
+@pytest.fixture
+def neutroflag() -> Callable[..., Done]:
+    """``neutroflag("db", "verify", config=file)`` in the test's own process: most of what a command takes is the start of an
+    interpreter."""
+    return _command
 
 
 @pytest.fixture

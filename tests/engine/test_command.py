@@ -8,40 +8,19 @@ import re
 import stat
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from typer.testing import CliRunner
 
-from engine.cli import app
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def words_of(arguments: tuple[str | Path, ...], config: Path | None) -> list[str]:
-    return [*map(str, arguments), *(["--config", str(config)] if config is not None else [])]
-
-
-def neutroflag(*arguments: str | Path, config: Path | None = None) -> Done:
-    """In this process: most of what a command takes is the start of an interpreter."""
-    done = CliRunner().invoke(app, words_of(arguments, config), catch_exceptions=False)
-    return Done(done.exit_code, done.stdout, done.stderr)
-
-
-def process(*arguments: str | Path, config: Path | None = None) -> Done:
+def process(*arguments: str | Path, config: Path | None = None) -> subprocess.CompletedProcess[str]:
     """As an operator's shell starts it."""
-    given = [sys.executable, "-m", "engine.cli", *words_of(arguments, config)]
-    done = subprocess.run(given, capture_output=True, text=True, check=False, timeout=60)
-    return Done(done.returncode, done.stdout, done.stderr)
+    given = [sys.executable, "-m", "engine.cli", *map(str, arguments)]
+    if config is not None:
+        given += ["--config", str(config)]
+    return subprocess.run(given, capture_output=True, text=True, check=False, timeout=60)
 
 
-def lines(done: Done) -> list[dict[str, Any]]:
+def lines(done: Any) -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -55,6 +34,7 @@ async def test_beside_a_served_engine_the_commands_tell_what_came_and_the_log_te
     tmp_path: Path,
     url: str,
     enrol_by_csv: Any,
+    neutroflag: Any,
 ) -> None:
     config = settings_file()
     await enrol_by_csv(tmp_path, url, "405660")
@@ -135,7 +115,7 @@ def test_the_version_is_one_line() -> None:
     assert process("version").stdout == "0.1.0\n"
 
 
-def test_without_a_database_the_listings_are_not_ready(tmp_path: Path) -> None:
+def test_without_a_database_the_listings_are_not_ready(tmp_path: Path, neutroflag: Any) -> None:
     config = tmp_path / "settings.toml"
     config.write_text(f'[store]\nurl = "sqlite:///{tmp_path / "none.db"}"\n[http]\nport = 9\n', encoding="utf-8")
     for arguments in (("messages", "list"), ("dead-letters", "list"), ("db", "verify"), ("health",)):
@@ -143,7 +123,7 @@ def test_without_a_database_the_listings_are_not_ready(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
-def test_settings_that_cannot_be_are_a_usage_error(tmp_path: Path) -> None:
+def test_settings_that_cannot_be_are_a_usage_error(tmp_path: Path, neutroflag: Any) -> None:
     config = tmp_path / "settings.toml"
     config.write_text('[mllp]\nhost = "0.0.0.0"\n', encoding="utf-8")
     for run, arguments in ((process, ("serve",)), (neutroflag, ("config", "check"))):
@@ -153,7 +133,7 @@ def test_settings_that_cannot_be_are_a_usage_error(tmp_path: Path) -> None:
     assert neutroflag("config", "show", config=config).returncode == 2
 
 
-def test_settings_are_shown_with_their_origin(tmp_path: Path) -> None:
+def test_settings_are_shown_with_their_origin(tmp_path: Path, neutroflag: Any) -> None:
     config = tmp_path / "settings.toml"
     config.write_text("[mllp]\nport = 4000\n", encoding="utf-8")
     rows = {row["key"]: row for row in lines(neutroflag("config", "show", "--origin", "--json", config=config))}
@@ -161,7 +141,7 @@ def test_settings_are_shown_with_their_origin(tmp_path: Path) -> None:
     assert rows["mllp.host"]["origin"] == "default"
 
 
-def test_a_new_database_is_for_its_user_alone(tmp_path: Path) -> None:
+def test_a_new_database_is_for_its_user_alone(tmp_path: Path, neutroflag: Any) -> None:
     config = tmp_path / "settings.toml"
     config.write_text(f'[store]\nurl = "sqlite:///{tmp_path / "new.db"}"\n', encoding="utf-8")
     assert neutroflag("db", "upgrade", config=config).returncode == 0

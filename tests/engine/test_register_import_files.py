@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import stat
-import subprocess
-import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -176,14 +175,12 @@ def test_the_report_lists_each_refusal_and_overwrites_nothing(tmp_path: Path, re
         write_report(out, report)
 
 
-def test_the_command_says_what_was_refused_and_that_nothing_was_imported(tmp_path: Path, url: str) -> None:
+def test_the_command_says_what_was_refused_and_that_nothing_was_imported(
+    tmp_path: Path, url: str, neutroflag: Any
+) -> None:
     config = tmp_path / "n.toml"
     config.write_text(f'[store]\nurl = "{url}"\n')
-
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        given = [sys.executable, "-m", "engine.cli", "patients", "import", *map(str, arguments), "-c", str(config)]
-        return subprocess.run(given, capture_output=True, text=True, check=False, timeout=60)
-
+    run = functools.partial(neutroflag, "patients", "import", config=config)
     file = written(tmp_path, "1,,A,yesterday,,,,,,", "2,,B,,,,,,,")
     refused = run(file, "--report", tmp_path / "refused.csv")
     assert (refused.returncode, refused.stdout) == (1, "")

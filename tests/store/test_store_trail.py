@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +82,14 @@ async def test_what_was_removed_by_its_age_leaves_its_place(filled: Store, rows_
     assert rows_of("SELECT actor, action, patient_id, detail FROM audit WHERE seq = 3") == [("", "removed", None, "{}")]
 
 
-async def test_the_command_says_what_is_wrong_and_prints_the_head(filled: Store, url: str, tmp_path: Path) -> None:
+async def test_the_command_says_what_is_wrong_and_prints_the_head(
+    filled: Store, url: str, tmp_path: Path, neutroflag: Any
+) -> None:
     await filled.close()
     config = tmp_path / "n.toml"
     config.write_text(f'[store]\nurl = "{url}"\n')
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "engine.cli", *arguments, "--config", str(config)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
+    run = functools.partial(neutroflag, config=config)
     whole = run("db", "verify")
     assert whole.returncode == 0
     head = whole.stdout.split()[-1]

@@ -15,13 +15,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import disk, kafka, machine, outbox, pure, region, restart, scenes, server, watch
+from bench import disk, judging, kafka, machine, outbox, pure, region, restart, scenes, server, watch
 from bench.scenes import Figures
 from bench.shadow import COUNTS, shadow_s
 
 _PARTS = (
     *("pure", "clock", "rest", "shown", "critical", "through", "restart"),
-    *("outbox", "postgresql", "kafka", "region", "disk", "demo", "shadow", "console"),
+    *("outbox", "postgresql", "judges", "kafka", "region", "disk", "demo", "shadow", "console"),
 )
 
 
@@ -137,6 +137,35 @@ class _Bench:
             self.row(f"durable intake, {what}", *_rates([one.rate for one in figures], goal))
             self.row("    answer, p50 / p99", *_pairs(figures))
             self.row("    judged too, not on the register", *_rates([one.judged for one in figures], ""))
+
+    def judges(self) -> None:
+        """What waits in the inbox, judged by one, two and three engines that have the same share of a core each."""
+        cores, many, count = 0.3, (1, 2, 3), 2_560 // self.share
+        kinds = {"register": "patients on the register", "strangers": "not on the register"}
+        try:
+            alone = [[judging.loops(number, cores) for number in many] for _ in range(self.runs)]
+        except OSError as error:
+            self.row("judging, one engine against two", "no cgroup", ">= 1.6 times", str(error))
+            return
+        with server.server() as found:
+            for kind, what in kinds.items():
+                waiting = judging.backlog(found, kind, count * 5 // 2)
+                seen: list[list[judging.Judging]] = []
+                for run in range(1, self.runs + 1):
+                    seen.append([])
+                    for number in many:
+                        self.progress.print(f"judging, {what}, {number} engines, run {run}", style="dim")
+                        seen[-1].append(judging.measured(found, waiting, count, number, cores))
+                self.lost += [f"judging, {what}: {one.lost}" for by in seen for one in by if one.lost]
+                self.row(
+                    f"judged, {what}: one engine with {cores:.0%} of a core", *_rates([by[0].rate for by in seen], "")
+                )
+                for place, name, goal in ((1, "two", ">= 1.6 times"), (2, "three", "")):
+                    self.row(f"    {name}, of one", *_times([by[place].rate / by[0].rate for by in seen], goal))
+                    costs = [f"{by[place].engines:.2f} / {by[place].server:.2f} / {by[place].idle:.2f}" for by in seen]
+                    self.row("        cores: engines / PostgreSQL / idle", costs[0], "", "  ".join(costs))
+        for place, name in ((1, "two"), (2, "three")):
+            self.row(f"machine: {name} busy loops, of one", *_times([by[place] / by[0] for by in alone], ""))
 
     def kafka(self) -> None:
         """A topic that is full, drained and judged, on either store; the broker shares the machine."""
@@ -319,6 +348,10 @@ def _rates(found: list[float | None], goal: str) -> tuple[str, str, str]:
 
 def _shares(found: list[float], goal: str) -> tuple[str, str, str]:
     return f"{statistics.median(found):.0%}", goal, "  ".join(f"{one:.0%}" for one in found)
+
+
+def _times(found: list[float], goal: str) -> tuple[str, str, str]:
+    return f"{statistics.median(found):.2f} times", goal, "  ".join(f"{one:.2f}" for one in found)
 
 
 def _pairs(found: list[Figures], goal: str = "") -> tuple[str, str, str]:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.papers import Papers
+from bench.quota import Group
 from bench.sender import patient_id, sent
 
-__all__ = ["Receiver", "Serve", "receiver", "send", "serve"]
+__all__ = ["Receiver", "Serve", "cpu_s_of", "receiver", "send", "serve"]
 
 _WAIT_S = 120.0
 
@@ -87,7 +88,7 @@ class Serve:
 
     def cpu_s(self) -> float:
         """Processor time that the process and all its children have had so far."""
-        return sum(_cpu_s(pid) for pid in _family(self.process.pid))
+        return cpu_s_of(self.process.pid)
 
     def memory_mb(self) -> float:
         """Resident memory of the process and all its children."""
@@ -117,10 +118,11 @@ def serve(
     role: str = "all",
     http_port: int = 0,
     papers: Papers | None = None,
+    into: Group | None = None,
 ) -> Iterator[Serve]:
     """Started on a new SQLite file, or on the database at ``url``; stopped as a supervisor would. ``settings``: more of the
     file, instead of the bench's own watch and destination. ``http_port``: 0 = any that is free.
-    ``papers``: the door speaks TLS only, and bodies are sealed."""
+    ``papers``: the door speaks TLS only, and bodies are sealed. ``into``: the control group that it runs in."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "neutroflag.toml"
     address = url or f"sqlite:///{directory / 'bench.db'}"
@@ -137,13 +139,15 @@ def serve(
             [*_NEUTROFLAG, "serve", "--config", str(config)], stdout=events, stderr=subprocess.PIPE, text=True
         )
         try:
+            if into is not None:
+                into.take(process.pid)
             faces = _line(process.stderr)
             ports = [int(port) for port in re.findall(r"://127\.0\.0\.1:(\d+)", faces)]
             if len(ports) != (1 if role == "judge" else 2):
                 raise RuntimeError(f"neutroflag serve: {faces.strip() or 'ended at once'}")
             engine = Serve(process, config, ports[0], ports[-1])
             # Doors open before judging begins; what is measured is an engine that does both.
-            _until(engine.state, lambda state: state.get("judging"))
+            _until(engine.state, lambda state: state.get("judging") or role == "accept")
             yield engine
         finally:
             process.terminate()
@@ -181,9 +185,13 @@ def _unsettled(database: Path) -> int:
 
 
 def _family(pid: int) -> Iterator[int]:
+    """A process and all its children."""
     yield pid
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in thread.read_text().split():
+        children = []
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            children = thread.read_text().split()
+        for child in children:
             yield from _family(int(child))
 
 
@@ -192,6 +200,11 @@ def _resident_kb(pid: int) -> int:
     return int(found[1]) if found else 0
 
 
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_s_of(pid: int) -> float:
+    """Processor time that a process and all its children have had so far, those that have ended too."""
+    ticks = 0
+    for one in list(_family(pid)):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(int(field) for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")

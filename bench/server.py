@@ -39,13 +39,14 @@ def server() -> Iterator[Any]:
         found.remove()
 
 
-def fresh(found: Any) -> str:
-    """The address of a new database on it."""
+def fresh(found: Any, *, copied: str = "") -> str:
+    """The address of a new database on it: an empty one, or a copy of the one at ``copied``, to which nobody is connected."""
     import psycopg
 
     name = f"bench{next(_numbers)}"
     with psycopg.connect(found.url().replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        template = f" TEMPLATE {copied.rpartition('/')[2]}" if copied else ""
+        connection.execute(f"CREATE DATABASE {name}{template}")
     return str(found.url(name))
 
 

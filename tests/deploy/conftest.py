@@ -30,6 +30,7 @@ def secret_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         "ca.crt": authority.cert_pem.bytes(),
         "laboratories.pem": authority.cert_pem.bytes(),
         "db-ca.pem": authority.cert_pem.bytes(),
+        "kafka-ca.pem": authority.cert_pem.bytes(),
     }
 
     def lay(path: str) -> Path:

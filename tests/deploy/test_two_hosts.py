@@ -14,10 +14,14 @@ import pytest
 from engine.config import exposed, load
 
 
+@pytest.mark.parametrize("kafka", [False, True], ids=["as it stands", "with Kafka"])
 def test_config_check_takes_the_settings_of_both_hosts(
-    deployed: Path, secret_file: Callable[[str], Path], tmp_path: Path
+    deployed: Path, secret_file: Callable[[str], Path], tmp_path: Path, kafka: bool
 ) -> None:
     text = (deployed / "two-hosts" / "neutroflag.toml").read_text(encoding="utf-8")
+    if kafka:
+        text = re.sub(r"^#(?! )", "", text, flags=re.MULTILINE)
+        assert "\n[kafka]\n" in text
     file = tmp_path / "neutroflag.toml"
     file.write_text(
         re.sub(r'"(/etc/neutroflag/[\w.-]+)"', lambda found: f'"{secret_file(found[1])}"', text), encoding="utf-8"

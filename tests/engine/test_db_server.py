@@ -155,13 +155,14 @@ async def test_the_readmes_three_commands_lead_to_an_engine_on_postgresql(
     password = str(make_url(empty).password)
     address = empty.replace(f":{password}@", "@")
     assert "postgresql+psycopg://neutroflag@db.example/neutroflag" in move
-    (tmp_path / "one.toml").write_text((tmp_path / "neutroflag.toml").read_text())
+    one = (tmp_path / "neutroflag.toml").rename(tmp_path / "one.toml")
     settings(tmp_path, address).rename(tmp_path / "two.toml")
     program = tmp_path / "neutroflag"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m engine.cli "$@"\n')
     program.chmod(0o755)
     around = os.environ | {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}", "PGPASSWORD": password, "PYTHONPATH": str(root)
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "PGPASSWORD": password, "PYTHONPATH": str(root),
+        "NEUTROFLAG_CONFIG": str(one),
     }  # fmt: skip
     moving = move.replace("postgresql+psycopg://neutroflag@db.example/neutroflag", address)
     done = subprocess.run(["sh", "-c", moving], cwd=tmp_path, env=around, capture_output=True, text=True, check=False)  # noqa: ASYNC221

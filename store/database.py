@@ -145,11 +145,12 @@ def _arguments(url: str) -> dict[str, Any]:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return {}
+    # Before there is an engine: it takes a copy of what the driver can write. The first one of a process would be without.
+    arrays.register()
     return {name: value for name, value in _SERVER.items() if name not in parsed.query}
 
 
 def _postgresql(engine: Engine, off: Sequence[str] = ()) -> None:
-    arrays.register()
     settings = _SETTINGS + "".join(f", set_config('{name}', 'off', false)" for name in off)
 
     @event.listens_for(engine, "connect")

@@ -144,6 +144,21 @@ def test_a_backup_is_one_that_pg_restore_reads(tmp_path: Path, postgresql_url: s
     assert "pg_dump" in told
 
 
+def test_who_is_on_the_register_is_shown_by_a_process_of_its_own(
+    tmp_path: Path, postgresql_url: str, root: Path
+) -> None:
+    """Tests that call commands in one process after the other find there what the first one has set up."""
+    config = settings(tmp_path, postgresql_url)
+    first = root / "docs" / "first" / "register.csv"
+    for command in (["patients", "import", str(first), "--by", "Dr Example"], ["patients", "show", "900001"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "engine.cli", *command, "--config", str(config)],
+            cwd=root, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == OK, done.stderr
+    assert "EXEMPLE" in done.stdout
+
+
 async def test_the_readmes_three_commands_lead_to_an_engine_on_postgresql(
     worked: Any, tmp_path: Path, empty: str, root: Path
 ) -> None:

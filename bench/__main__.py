@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import disk, judging, kafka, machine, outbox, pure, region, restart, scenes, server, watch
+from bench import disk, judging, kafka, machine, outbox, pure, quota, region, restart, scenes, server, watch
 from bench.scenes import Figures
 from bench.shadow import COUNTS, shadow_s
 
@@ -141,31 +141,32 @@ class _Bench:
     def judges(self) -> None:
         """What waits in the inbox, judged by one, two and three engines that have the same share of a core each."""
         cores, many, count = 0.3, (1, 2, 3), 2_560 // self.share
-        kinds = {"register": "patients on the register", "strangers": "not on the register"}
         try:
-            alone = [[judging.loops(number, cores) for number in many] for _ in range(self.runs)]
+            with quota.groups(1) as (group,):
+                group.limit(cores)
         except OSError as error:
-            self.row("judging, one engine against two", "no cgroup", ">= 1.6 times", str(error))
+            self.row("judged by two engines, of one", "no cgroup", ">= 1.6 times", str(error))
             return
+        alone: list[list[float]] = []
         with server.server() as found:
-            for kind, what in kinds.items():
+            for kind, what in {"register": "on the register", "strangers": "not on the register"}.items():
                 waiting = judging.backlog(found, kind, count * 5 // 2)
                 seen: list[list[judging.Judging]] = []
                 for run in range(1, self.runs + 1):
-                    seen.append([])
-                    for number in many:
-                        self.progress.print(f"judging, {what}, {number} engines, run {run}", style="dim")
-                        seen[-1].append(judging.measured(found, waiting, count, number, cores))
+                    self.progress.print(f"judging, {what}, run {run}", style="dim")
+                    seen.append([judging.measured(found, waiting, count, number, cores) for number in many])
+                    alone.append([judging.loops(number, cores) for number in many])
                 self.lost += [f"judging, {what}: {one.lost}" for by in seen for one in by if one.lost]
-                self.row(
-                    f"judged, {what}: one engine with {cores:.0%} of a core", *_rates([by[0].rate for by in seen], "")
-                )
+                rates = [by[0].rate for by in seen]
+                self.row(f"judged, {what}: one engine, {cores:.0%} of a core", *_rates(rates, ""))
                 for place, name, goal in ((1, "two", ">= 1.6 times"), (2, "three", "")):
-                    self.row(f"    {name}, of one", *_times([by[place].rate / by[0].rate for by in seen], goal))
+                    self.row(
+                        f"    {name} such engines, of one", *_times([by[place].rate / by[0].rate for by in seen], goal)
+                    )
                     costs = [f"{by[place].engines:.2f} / {by[place].server:.2f} / {by[place].idle:.2f}" for by in seen]
-                    self.row("        cores: engines / PostgreSQL / idle", costs[0], "", "  ".join(costs))
+                    self.row("        cores: theirs / PostgreSQL / idle", costs[0], "", "  ".join(costs))
         for place, name in ((1, "two"), (2, "three")):
-            self.row(f"machine: {name} busy loops, of one", *_times([by[place] / by[0] for by in alone], ""))
+            self.row(f"machine: {name} busy loops so held, of one", *_times([by[place] / by[0] for by in alone], ""))
 
     def kafka(self) -> None:
         """A topic that is full, drained and judged, on either store; the broker shares the machine."""

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,6 +21,11 @@ NULL = '""'
 _LEADING = b"\xef\xbb\xbf\x0b\x1c\r\n\t \x00"
 TRAILING = b"\x0b\x1c\r\n\t \x00"
 _HEADER_LIMIT = 64 * 1024
+# A header whose parts are remembered: longer than any of a real feed.
+_SHORT = 1024
+_NO_FIELDS = [""] * 19
+# As a number: "in" finds it in a third of the time of ``b"\\n"``.
+_LF = 0x0A
 
 # Table 0211 and what senders write instead. ASCII is read as UTF-8: the same for what is really ASCII, and an honest
 # failure (then cp1252) for what is not. UTF-16 and UTF-32 are absent: a message whose MSH was read as bytes is neither.
@@ -118,8 +124,8 @@ def peek(raw: bytes) -> Header | None:
             return None
     end = raw.find(b"\r", start, start + _HEADER_LIMIT)
     line = raw[start : end if end >= 0 else start + _HEADER_LIMIT]
-    if b"\n" in line:
-        line = line[: line.index(b"\n")]
+    if _LF in line:
+        line = line[: line.index(_LF)]
     mark = line[3:4]
     if mark != b"|" and (not mark or mark.isalnum() or mark in b' "\x00\x1c' or mark[0] > 126):
         return None
@@ -132,30 +138,25 @@ def peek(raw: bytes) -> Header | None:
     sep = text[3]
     fields = text.rstrip("\x1c").split(sep, 18)
     if len(fields) < 19:
-        fields += [""] * (19 - len(fields))
-    given = fields[1]
-    component = given[:1] or "^"
-    kind = fields[8].split(component, 3)
-    declared = fields[17]
-    return Header(
-        fields[2],
-        fields[3],
-        fields[4],
-        fields[5],
-        fields[6],
-        kind[0].strip(),
-        kind[1].strip() if len(kind) > 1 else "",
-        kind[2].strip() if len(kind) > 2 else "",
-        fields[9],
-        fields[10].split(component, 1)[0].strip().upper(),
-        fields[11].split(component, 1)[0].strip(),
-        fields[14].strip(),
-        fields[15].strip(),
-        declared,
-        sep,
-        given,
-        codec,
-    )
+        fields += _NO_FIELDS[len(fields) :]
+    _, given, app, site, to, there, sent, _, kind, control, mode, version, _, _, accept, answer, _, charset, _ = fields
+    said = _said if len(text) < _SHORT else _said.__wrapped__
+    code, trigger, structure, mode, version, accept, answer = said(given[:1], kind, mode, version, accept, answer)
+    return Header._make(
+        (
+            app, site, to, there, sent, code, trigger, structure, control, mode, version, accept, answer,
+            charset, sep, given, codec,
+        )
+    )  # fmt: skip
+
+
+@lru_cache(256)
+def _said(component: str, kind: str, mode: str, version: str, accept: str, answer: str) -> tuple[str, ...]:
+    """MSH-9.1 to 9.3, MSH-11.1, MSH-12.1, MSH-15 and MSH-16, which are the same in every message of a feed."""
+    component = component or "^"
+    code, trigger, structure = [part.strip() for part in (*kind.split(component, 3), "", "")[:3]]
+    first = mode.split(component, 1)[0].strip().upper()
+    return code, trigger, structure, first, version.split(component, 1)[0].strip(), accept.strip(), answer.strip()
 
 
 def _skip(raw: bytes) -> int:

@@ -93,12 +93,12 @@ class _Assembler:
 
     def run(self) -> None:
         specimen = self.specimen
-        if specimen.size > _MOST_ROWS:
-            return self._too_many()
         counts = specimen.counts("neutrophils")
         if len(specimen.measures) == 1 and len(counts) == 1 and counts[0].value is not None and not specimen.faults:
             # A count alone, as most Observations have it: nothing to hold it against.
             return self._reported(counts, [])
+        if specimen.size > _MOST_ROWS:
+            return self._too_many()
         standing = [m for m in counts if m.value is not None]
         parts = specimen.parts("neutrophils")
         segs, bands = specimen.counts("segs"), specimen.counts("bands")
@@ -232,7 +232,9 @@ class _Assembler:
     def _result(
         self, row: Row, anc: AbsoluteNeutrophilCount | None, status: ResultStatus, doubts: tuple[str, ...]
     ) -> None:
-        all_doubts = tuple(dict.fromkeys((*row.doubts, *row.stamp.doubts, *doubts, *self.doubts)))
+        all_doubts = (*row.doubts, *row.stamp.doubts, *doubts, *self.doubts)
+        if len(all_doubts) > 1:
+            all_doubts = tuple(dict.fromkeys(all_doubts))
         trust = Trust.PROVISIONAL if all_doubts or status is ResultStatus.PRELIMINARY else Trust.ESTABLISHED
         coding = row.recognition.coding
         wbc = self.wbc.value if self.wbc is not None and self.wbc.comparator is None else None

@@ -128,7 +128,8 @@ class _Reader:
             elif item.kind == "Observation":
                 for known, doubts, row in self._rows(item):
                     by_patient.setdefault((known, doubts), []).append(row)
-        unread = self._documents(by_patient)
+        alone = len(self.index.items) == 1 and self.index.items[0].kind == "Observation"
+        unread = [] if alone else self._documents(by_patient)
         for (known, doubts), rows in by_patient.items():
             if self.site is not None:
                 known, rows = self.site.named(known), [self.site.applied(row) for row in rows]
@@ -136,7 +137,6 @@ class _Reader:
             if not self.production:
                 doubts = (*doubts, "test-message")
             assemble(rows, known, doubts, self.out)
-        alone = len(self.index.items) == 1 and self.index.items[0].kind == "Observation"
         if not alone or not self.out.results:
             self._settle_words(unread, alone=alone)
         facts = () if alone else tuple(register_facts(self.index))
@@ -144,7 +144,8 @@ class _Reader:
         disposition: Literal["results", "unassessable", "not_relevant"] = (
             "results" if self.out.results else "unassessable" if self.out.problems else "not_relevant"
         )
-        self._malformed()
+        if self.index.malformed:
+            self._malformed()
         return Reading(
             format="fhir",
             disposition=disposition,

@@ -67,7 +67,7 @@ def is_test(meta: t.Meta | None) -> bool:
 def codings_of(code: t.CodeableConcept | None) -> tuple[Coding, ...]:
     if code is None:
         return ()
-    return tuple(Coding(c.code or "", c.display or "", c.system or "") for c in code.coding)
+    return tuple([Coding(c.code or "", c.display or "", c.system or "") for c in code.coding])
 
 
 def recognise_code(code: t.CodeableConcept | None) -> Recognition:
@@ -144,10 +144,11 @@ def status_of(
         doubts.append("modifier-extension")
     if is_test(observation.meta):
         doubts.append("test-message")
-    given = part.interpretation or observation.interpretation or []
-    said = {c.code for i in (given if isinstance(given, list) else [given]) for c in i.coding}
-    if "A" in said and said & _DIRECTIONS:
-        doubts.append("analyser-suspect")
+    given = part.interpretation or observation.interpretation
+    if given:
+        said = {c.code for i in (given if isinstance(given, list) else [given]) for c in i.coding}
+        if "A" in said and said & _DIRECTIONS:
+            doubts.append("analyser-suspect")
     return status, tuple(doubts)
 
 
@@ -177,11 +178,8 @@ def spoiled_by(
 ) -> Literal["", "specimen-clotted", "specimen-haemolysed", "specimen-rejected"]:
     """Why the specimen is worth nothing, by its condition and the notes beside the count; "" when it is fit."""
     words = _condition(specimen) if specimen else ""
-    if (
-        "CLOT" in words
-        or "COAGUL" in words
-        or any(says_clotted(note) for note in _notes(observation, report, specimen))
-    ):
+    notes = _notes(observation, report, specimen)
+    if "CLOT" in words or "COAGUL" in words or (notes and any(map(says_clotted, notes))):
         return "specimen-clotted"
     if words and says_haemolysed(words):
         return "specimen-haemolysed"
@@ -189,8 +187,8 @@ def spoiled_by(
 
 
 def doubts_of_notes(observation: t.Observation, report: t.DiagnosticReport | None) -> tuple[str, ...]:
-    said = any(says_aggregated(note) for note in _notes(observation, report, None))
-    return ("specimen-aggregates",) if said else ()
+    notes = _notes(observation, report, None)
+    return ("specimen-aggregates",) if notes and any(map(says_aggregated, notes)) else ()
 
 
 def _condition(specimen: t.Specimen) -> str:

@@ -37,7 +37,7 @@ NOTHING = Raw()
 
 def present(member: Raw) -> bool:
     """Was the member there, and not null?"""
-    return bytes(member) not in (b"", b"null")
+    return member is not NOTHING and bytes(member) not in (b"", b"null")
 
 
 class Coding(Struct, frozen=True):

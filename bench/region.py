@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 
 from bench import filled
 from bench.running import send, serve
@@ -48,9 +48,11 @@ class Region(NamedTuple):
 
 def measured(url: str, patients: int, count: int, run: str) -> Region:
     """On a database that ``fill`` made with so many patients."""
+    _read_through(url)
     with tempfile.TemporaryDirectory() as folder, serve(Path(folder), url=url) as engine:
         before = engine.drained()["received"]
-        warm = send(engine, kind="register", run=f"{run}w", count=200, connections=64, first=patients)
+        # The same patients as in what is measured: that is how an engine meets them that has run for a while.
+        warm = send(engine, kind="register", run=f"{run}w", count=count, connections=64, first=patients)
         engine.drained()
         told = send(engine, kind="strangers", run=f"{run}i", count=count, connections=64)
         engine.drained()
@@ -60,6 +62,16 @@ def measured(url: str, patients: int, count: int, run: str) -> Region:
         if report["accepted"] + told["accepted"] != 2 * count:
             lost = f"{2 * count} asked for, {told['accepted']} and {report['accepted']} accepted {lost}"
     return Region(told["rate"], count / judged, asyncio.run(_sweep(url)), lost)
+
+
+def _read_through(url: str) -> None:
+    """Has the operating system hold the index that every message is looked up in, as after a day's work."""
+    reading = database.writer(url)
+    with reading.connect() as connection:
+        if connection.dialect.name != "sqlite":
+            connection.exec_driver_sql("SET enable_seqscan = off")
+        connection.execute(select(func.count(message.c.dedupe_key)).where(message.c.dedupe_key > b"")).scalar_one()
+    reading.dispose()
 
 
 async def _sweep(url: str) -> float:

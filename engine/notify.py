@@ -11,11 +11,11 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
-from decimal import Decimal
 from typing import Any
 
 from engine import undecided
 from engine.identity import published
+from engine.news import deciding_of, is_news, is_worse, lowers_a_stop
 from engine.routing import Routing, copies_of
 from rules import AlertDraft, alert_id, alerts_for, review_alert
 from rules.asking import DISPENSED, answered_words, copy_words, dispensed_alert
@@ -42,9 +42,6 @@ from store.port import CLOCK, AlertRecord, Answer, Delivery, PatientRecord, Resu
 from store.values import new_id
 
 __all__ = ["PATIENCE", "Notifier", "doubted_key"]
-
-_NONE = Decimal("Infinity")
-"""Higher than any count: what has no value decides nothing."""
 
 _HOUR = timedelta(hours=1)
 PATIENCE: Mapping[AlertLevel, timedelta] = {
@@ -89,7 +86,7 @@ class Notifier:
     ) -> str | None:
         """Raises or updates the alert of a verdict; its id, or None where the verdict calls for none. ``instead_of``: what
         the laboratory had reported before in the place of ``result``."""
-        deciding = _deciding(record, verdict, result)
+        deciding = deciding_of(record, verdict, result)
         if deciding is not None and deciding is not result:
             result, key, instead_of = deciding, deciding.key, None
         draft = alerts_for(
@@ -103,7 +100,7 @@ class Notifier:
         if draft is None or record.course.state is CourseState.DECEASED:
             return None
         standing = record.alerts.get(draft.id)
-        if standing is not None and _lowers_a_stop(standing, draft):
+        if standing is not None and lowers_a_stop(standing, draft):
             # A correction: what the alert still rests on is asked of every count (``engine.stops``).
             corrected = standing.result_key in (key, doubted_key(key))
             # The same stop, milder and in doubt, is nothing that its reader does not know.
@@ -115,13 +112,13 @@ class Notifier:
             )
             standing = record.alerts.get(draft.id)
         reopened = standing is None or standing.state == "withdrawn"
-        if standing is not None and not reopened and not _news(standing.alert, verdict, result, draft):
+        if standing is not None and not reopened and not is_news(standing.alert, verdict, result, draft):
             return draft.id
         answered = standing is not None and standing.state == "answered"
         # Only a person closes an alert, and what is worse than what the person answered opens it again.
-        quiet = answered and standing is not None and not _worse(standing.alert, verdict, result, draft)
+        quiet = answered and standing is not None and not is_worse(standing.alert, verdict, result, draft)
         anew = reopened or (answered and not quiet)
-        asks = anew or standing is None or _worse(standing.alert, verdict, result, draft)
+        asks = anew or standing is None or is_worse(standing.alert, verdict, result, draft)
         alert = Alert(
             id=draft.id,
             revision=standing.alert.revision + 1 if standing else 1,
@@ -180,28 +177,10 @@ class Notifier:
         draft = review_alert(code, where, register_id=number, key=key, language=self.language, wordings=self.wordings)
         if any(entry.alert.id == draft.id for entry in work.alerts) or (record and draft.id in record.alerts):
             return
-        alert = Alert(
-            id=draft.id,
-            revision=1,
-            kind=AlertKind.RAISED,
-            family=draft.family,
-            level=draft.level,
-            title=draft.title,
-            text=draft.text,
-            subject=_subject(record) if record else Subject(register_id="", identifiers=published(identifiers)),
-            raised_at=now,
-            updated_at=now,
-            reason=code,
-            where=where,
-            source=source,
-            language=self.language,
-            order=_order(record, None) if record else OrderReference(),
-        )
-        alert = self.asked(alert, now)
-        entry = AlertRecord(alert=alert, patient_id=record.id if record else None, state="open", result_key=key)
-        if record is not None:
-            record.alerts[alert.id] = entry
-        self.send(entry, work)
+        subject = _subject(record) if record else Subject(register_id="", identifiers=published(identifiers))
+        order = _order(record, None) if record else OrderReference()
+        alert = self._first(draft, subject, order, reason=code, source=source, now=now)
+        self._opened(dataclasses.replace(alert, where=where), record, key=key, now=now, work=work)
 
     def dispensed(
         self,
@@ -219,7 +198,14 @@ class Notifier:
         draft = dispensed_alert(record.id, self.words(), on=on, stop=stop, key=key, for_ever=for_ever)
         if draft.id in record.alerts or record.course.state is CourseState.DECEASED:
             return
-        alert = Alert(
+        alert = self._first(draft, _subject(record), _order(record, None), reason=DISPENSED, source=source, now=now)
+        self._opened(alert, record, key=f"{DISPENSED}|{key}", now=now, work=work)
+
+    def _first(
+        self, draft: AlertDraft, subject: Subject, order: OrderReference, *, reason: str, source: str, now: datetime
+    ) -> Alert:
+        """The first revision of an alert that no verdict stands behind."""
+        return Alert(
             id=draft.id,
             revision=1,
             kind=AlertKind.RAISED,
@@ -227,18 +213,23 @@ class Notifier:
             level=draft.level,
             title=draft.title,
             text=draft.text,
-            subject=_subject(record),
+            subject=subject,
             raised_at=now,
             updated_at=now,
-            reason=DISPENSED,
+            reason=reason,
             source=source,
             language=self.language,
-            order=_order(record, None),
+            order=order,
         )
-        entry = AlertRecord(
-            alert=self.asked(alert, now), patient_id=record.id, state="open", result_key=f"{DISPENSED}|{key}"
-        )
-        record.alerts[draft.id] = entry
+
+    def _opened(
+        self, alert: Alert, record: PatientRecord | None, *, key: str, now: datetime, work: Work, owner: str = ""
+    ) -> None:
+        """Puts a first revision to its owner and sends it. ``key``: what it rests on."""
+        alert = self.asked(alert, now, owner=owner)
+        entry = AlertRecord(alert=alert, patient_id=record.id if record else None, state="open", result_key=key)
+        if record is not None:
+            record.alerts[alert.id] = entry
         self.send(entry, work)
 
     def withdraw(
@@ -298,18 +289,14 @@ class Notifier:
         )
         if draft is None:
             return
-        words = self.words()
-        title, text = lowered_words(before, draft.title, draft.text, words)
-        alert = dataclasses.replace(
+        title, text = lowered_words(before, draft.title, draft.text, self.words())
+        alert = _later(
             before,
-            revision=before.revision + 1,
-            kind=AlertKind.UPDATED,
+            AlertKind.UPDATED,
+            (title, text),
+            now,
             level=draft.level,
             urgency=before.pressing,
-            title=title,
-            text=text,
-            bare=(),
-            updated_at=now,
             assessment=verdict,
             result=behind.result,
             language=self.language,
@@ -328,26 +315,12 @@ class Notifier:
         if target.course.state is CourseState.DECEASED:
             return
         before = standing.alert
-        title, text = before.bare_words
         key = f"{standing.result_key}|moved"
-        alert = dataclasses.replace(
-            before,
-            id=alert_id(target.id, before.family, key),
-            revision=1,
-            kind=AlertKind.RAISED,
-            title=title,
-            text=text,
-            bare=(),
-            subject=_subject(target),
-            raised_at=now,
-            updated_at=now,
-            told=(),
-        )
-        if alert.id in target.alerts:
+        number = alert_id(target.id, before.family, key)
+        if number in target.alerts:
             return
-        entry = AlertRecord(alert=self.asked(alert, now), patient_id=target.id, state="open", result_key=key)
-        target.alerts[alert.id] = entry
-        self.send(entry, work)
+        alert = _anew(before, number, before.bare_words, _subject(target), now, told=())
+        self._opened(alert, target, key=key, now=now, work=work)
 
     def withdrawn(
         self,
@@ -361,18 +334,7 @@ class Notifier:
     ) -> None:
         """The alert is over without an answer: whoever was told is told so. ``words``: title and text; ``facts``: what else
         of the alert (``Alert``) is said otherwise, its ``reason`` at least."""
-        before = standing.alert
-        title, text = words
-        alert = dataclasses.replace(
-            before,
-            revision=before.revision + 1,
-            kind=AlertKind.WITHDRAWN,
-            title=title,
-            text=text,
-            bare=(),
-            updated_at=now,
-            **facts,
-        )
+        alert = _later(standing.alert, AlertKind.WITHDRAWN, words, now, **facts)
         entry = dataclasses.replace(standing, alert=alert, state="withdrawn")
         record.alerts[alert.id] = entry
         self.send(entry, work)
@@ -381,33 +343,21 @@ class Notifier:
         self, record: PatientRecord, before: Alert, number: str, now: datetime, work: Work, *, answered: bool
     ) -> None:
         """Somebody may have acted on what is now taken back: that is for a person to look at again."""
-        title, text = acted_on(before, self.words(), answered=answered)
-        alert = dataclasses.replace(
+        alert = _anew(
             before,
-            id=number,
-            revision=1,
-            kind=AlertKind.RAISED,
+            number,
+            acted_on(before, self.words(), answered=answered),
+            _subject(record),
+            now,
             family=AlertFamily.REVIEW,
             level=AlertLevel.AMBER,
-            title=title,
-            text=text,
-            bare=(),
-            subject=_subject(record),
-            raised_at=now,
-            updated_at=now,
             assessment=None,
             result=None,
             reason=ANSWERED_WITHDRAWN,
-            question=1,
-            escalation=0,
-            urgency=AlertLevel.NONE,
-            answer_by=None,
         )
         # Put to whoever was asked last: that is the person who may have acted.
-        alert = self.asked(alert, now, owner=before.asked[-1] if before.asked else "")
-        entry = AlertRecord(alert=alert, patient_id=record.id, state="open", result_key=f"answered|{before.id}")
-        record.alerts[number] = entry
-        self.send(entry, work)
+        owner = before.asked[-1] if before.asked else ""
+        self._opened(alert, record, key=f"answered|{before.id}", now=now, work=work, owner=owner)
 
     def answered(self, entry: AlertRecord, given: Answer, work: Work, *, of_another: bool = False) -> AlertRecord:
         """Files a person's answer, which ends the alert, with word of it to wherever something of it may still stand open:
@@ -544,6 +494,27 @@ class Notifier:
         )
 
 
+def _later(before: Alert, kind: AlertKind, words: tuple[str, str], now: datetime, **facts: Any) -> Alert:
+    """The next revision. ``words``: title and text; ``facts``: what else of it is said otherwise."""
+    title, text = words
+    return dataclasses.replace(
+        before,
+        revision=before.revision + 1,
+        kind=kind,
+        title=title,
+        text=text,
+        bare=(),
+        updated_at=now,
+        **facts,
+    )
+
+
+def _anew(before: Alert, number: str, words: tuple[str, str], subject: Subject, now: datetime, **facts: Any) -> Alert:
+    """The first revision of an alert that follows from another one. ``words``, ``facts``: as of ``_later``."""
+    later = _later(before, AlertKind.RAISED, words, now, **facts)
+    return dataclasses.replace(later, id=number, revision=1, subject=subject, raised_at=now)
+
+
 def _step(entry: AlertRecord, state: str, *, who: str = "", evidence: str = "") -> Step:
     alert = entry.alert
     return Step(
@@ -586,73 +557,12 @@ def doubted_key(key: str) -> str:
     return f"{key}|doubted"
 
 
-def _lowers_a_stop(standing: AlertRecord, draft: AlertDraft) -> bool:
-    """A follow-up count after a stop is milder than the stop; said under the stop's id it would lower an alert that
-    nobody has answered, or the words that somebody has. It is told beside it, and the stop stays as it was (promise 6)."""
-    return (
-        draft.family is AlertFamily.STOP
-        and standing.state in ("open", "answered")
-        and draft.level.rank < standing.alert.level.rank
-    )
-
-
-def _news(before: Alert, verdict: Assessment, result: LabResult | None, draft: AlertDraft) -> bool:
-    """Does this verdict say something that the reader of the standing alert does not know?"""
-    old = before.assessment
-    if old is None:
-        return True
-    if verdict.provisional and draft.level.rank <= before.level.rank:
-        return False
-    if draft.level is not before.level or verdict.action != old.action or verdict.category != old.category:
-        return True
-    if verdict.next_due != old.next_due:
-        return True  # a date that is over must not stand in the prescriber's system
-    return draft.level.rank > AlertLevel.INFO.rank and _count(result) != _count(before.result)
-
-
-def _worse(before: Alert, verdict: Assessment, result: LabResult | None, draft: AlertDraft) -> bool:
-    """Does this verdict call for another answer than the one that was given? A higher level or another category does, and
-    each further red or critical count; a milder one, or another date, does not."""
-    old = before.assessment
-    if old is None or draft.level.rank != before.level.rank:
-        return draft.level.rank >= before.level.rank
-    if verdict.category != old.category or verdict.action != old.action:
-        return True
-    return result is not None and draft.level.rank >= AlertLevel.RED.rank and _count(result) != _count(before.result)
-
-
-def _count(result: LabResult | None) -> object:
-    return (result.key, result.anc, result.collected_at) if result is not None else None
-
-
 def _order(record: PatientRecord, result: LabResult | None) -> OrderReference:
     """Of the count itself, else of the patient's newest one."""
     if result is not None:
         return result.order
     newest = max(record.results.values(), key=lambda one: one.id, default=None)
     return newest.result.order if newest is not None else OrderReference()
-
-
-def _deciding(record: PatientRecord, verdict: Assessment, result: LabResult | None) -> LabResult | None:
-    """The count that the verdict stands on: of several of one day the lowest (A-23), not the one that came last."""
-    if result is None or result.collected_at is None or "several-counts" not in verdict.remarks:
-        return result
-    day = result.collected_at.date()
-    same_day = [
-        item.result
-        for item in record.results.values()
-        if item.result.trust is Trust.ESTABLISHED
-        and not item.result.status.withdrawn
-        and item.result.collected_at is not None
-        and item.result.collected_at.date() == day
-    ]
-    return min((result, *same_day), key=_worst)
-
-
-def _worst(result: LabResult) -> Decimal:
-    if result.anc is None:
-        return _NONE
-    return result.anc.per_mm3 if result.anc.lower_bound is None else min(result.anc.per_mm3, result.anc.lower_bound)
 
 
 def _subject(record: PatientRecord) -> Subject:

@@ -28,7 +28,7 @@ from engine.watch import Watch
 from store import Store, database, feeds, schema
 from store.port import Work
 from store.tables import assessment, identifier, message, patient, result
-from store.values import to_ms
+from store.values import message_name, to_ms
 
 __all__ = ["Region", "fill", "measured"]
 
@@ -132,8 +132,18 @@ def _copied(connection: Connection, patients: int) -> None:
         connection.exec_driver_sql("SET session_replication_role = replica")
         connection.commit()
     name = "printf('%032x', {})" if lite else "lpad(to_hex({}), 32, '0')"
+    number = f"(n * {filled.COUNTS} + k + 1)"
     known = f"'{PATIENT}' || " + ("printf('%06d', n)" if lite else "lpad(n::text, 6, '0')")
     noise = "randomblob(16)" if lite else "decode(md5(n::text || ':' || k), 'hex')"
+    if lite:
+        raw.create_function(
+            "named", 1, lambda number: message_name("hl7v2", "SIL|LABO", f"F{number}"), deterministic=True
+        )
+    # As ``message_name`` makes them: ten thousand in a row begin alike.
+    named = (
+        f"substring(decode(md5(({number} / 10000)::text), 'hex') for 8) || "
+        f"substring(decode(md5({number}::text), 'hex') for 12)"
+    )
     later = (datetime.now(UTC) + timedelta(days=2)).date().isoformat()
     columns = {table.name: [column.name for column in table.columns] for table in (patient, result, assessment)}
     with connection.begin():
@@ -155,12 +165,11 @@ def _copied(connection: Connection, patients: int) -> None:
         for table in ("alert", "assessment", "result", "identifier", "patient"):
             connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608  # our own words
         slots = connection.exec_driver_sql("SELECT count(*) FROM few").scalar_one()
-    number = f"(n * {filled.COUNTS} + k + 1)"
     of_message = {
         "id": number, "received_at": number, "channel": "'mllp'", "format": "'hl7v2'", "peer": "'192.0.2.1:4711'",
-        "sender": "'SIL|LABO'", "control_id": f"'F' || {number}", "message_type": "'ORU^R01'", "dedupe_key": noise,
-        "content_hash": noise, "disposition": "'judged'", "judged_at": number, "size": "5700",
-        "kept": "0" if lite else "false",
+        "sender": "'SIL|LABO'", "control_id": f"'F' || {number}", "message_type": "'ORU^R01'",
+        "dedupe_key": f"named({number})" if lite else named, "content_hash": noise, "disposition": "'judged'",
+        "judged_at": number, "size": "5700", "kept": "0" if lite else "false",
     }  # fmt: skip
     made = {
         patient: ({"id": name.format("n")}, "few"),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NEEDED", "UnknownVersion", "alone", "is_empty", "present", "upgrade"]
 
-NEEDED = "baseline8"
+NEEDED = "baseline9"
 """The version that this program works with: the last of store/migrations/versions."""
 
 

@@ -140,7 +140,8 @@ class _Bench:
 
     def judges(self) -> None:
         """What waits in the inbox, judged by one, two and three engines that have the same share of a core each."""
-        cores, many, count = 0.3, (1, 2, 3), 2_560 // self.share
+        # Twenty full batches of one engine: of fewer, a batch more or less would be seen.
+        cores, many, count = 0.3, (1, 2, 3), 2_560
         try:
             with quota.groups(1) as (group,):
                 group.limit(cores)
@@ -150,7 +151,7 @@ class _Bench:
         alone: list[list[float]] = []
         with server.server() as found:
             for kind, what in {"register": "on the register", "strangers": "not on the register"}.items():
-                waiting = judging.backlog(found, kind, count * 5 // 2)
+                waiting = judging.backlog(found, kind, count * 3)
                 seen: list[list[judging.Judging]] = []
                 for run in range(1, self.runs + 1):
                     self.progress.print(f"judging, {what}, run {run}", style="dim")

@@ -99,7 +99,8 @@ def loops(processes: int, cores: float) -> float:
         for process in started:
             if process.stdin is not None:
                 process.stdin.close()
-        return sum(float(process.stdout.read()) for process in started if process.stdout is not None)
+                process.stdin = None
+        return sum(float(process.communicate()[0]) for process in started)
 
 
 _LOOP = f"""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,8 +57,16 @@ def groups(count: int) -> Iterator[list[Group]]:
         yield [Group(folder) for folder in made]
     finally:
         for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            _removed(folder)
+
+
+def _removed(folder: Path) -> None:
+    """A child that lost its parent may take a moment to end."""
+    for _ in range(50):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+            return
+        time.sleep(0.1)
 
 
 def _above() -> Path:

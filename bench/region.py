@@ -165,11 +165,16 @@ def _copied(connection: Connection, patients: int) -> None:
         for table in ("alert", "assessment", "result", "identifier", "patient"):
             connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608  # our own words
         slots = connection.exec_driver_sql("SELECT count(*) FROM few").scalar_one()
+    # One in five seconds until the day before yesterday.
+    received = (
+        f"({to_ms(datetime.now(UTC)) - 172_800_000 - patients * filled.COUNTS * 5_000} + {number} * 5000::bigint)"
+    )
+    received = received.replace("::bigint", "") if lite else received
     of_message = {
-        "id": number, "received_at": number, "channel": "'mllp'", "format": "'hl7v2'", "peer": "'192.0.2.1:4711'",
+        "id": number, "received_at": received, "channel": "'mllp'", "format": "'hl7v2'", "peer": "'192.0.2.1:4711'",
         "sender": "'SIL|LABO'", "control_id": f"'F' || {number}", "message_type": "'ORU^R01'",
         "dedupe_key": f"named({number})" if lite else named, "content_hash": noise, "disposition": "'judged'",
-        "judged_at": number, "size": "5700", "kept": "0" if lite else "false",
+        "judged_at": received, "size": "5700", "kept": "0" if lite else "false",
     }  # fmt: skip
     made = {
         patient: ({"id": name.format("n")}, "few"),
@@ -212,7 +217,7 @@ def _copied(connection: Connection, patients: int) -> None:
             connection.exec_driver_sql(f"SELECT setval('message_ids', {total + 1})")
     # What a server would do by itself in the minutes after, in the middle of what is measured.
     if lite:
-        raw.executescript("ANALYZE; PRAGMA journal_mode=WAL; PRAGMA wal_checkpoint(TRUNCATE)")
+        raw.executescript("PRAGMA journal_mode=WAL; PRAGMA wal_checkpoint(TRUNCATE)")
     else:
         raw.autocommit = True
         raw.execute("VACUUM ANALYZE")

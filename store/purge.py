@@ -22,6 +22,7 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    literal_column,
     or_,
     select,
     union,
@@ -73,7 +74,7 @@ _DISPOSITION = {
 _WHOLE = (Kind.NOT_RELEVANT, Kind.DUPLICATES)
 
 
-_SEEN: tuple[ColumnElement[Any], ...] = (message.c.id, message.c.received_at, message.c.reason, message.c.kept)
+_SEEN: tuple[ColumnElement[Any], ...] = (message.c.id, message.c.received_at, message.c.reason)
 
 
 def sweep(connection: Connection, kind: Kind, after: int, before_ms: int, limit: int) -> Swept:
@@ -86,12 +87,10 @@ def sweep(connection: Connection, kind: Kind, after: int, before_ms: int, limit:
 
 
 def _messages(connection: Connection, kind: Kind, after: int, before_ms: int, limit: int) -> Swept:
-    rows = connection.execute(
-        select(*_SEEN)
-        .where(message.c.disposition == _DISPOSITION[kind], message.c.id > after)
-        .order_by(message.c.id)
-        .limit(limit)
-    ).all()
+    query = select(*_SEEN).where(message.c.disposition == _DISPOSITION[kind], message.c.id > after)
+    if kind not in _WHOLE:
+        query = query.where(message.c.kept)
+    rows = connection.execute(query.order_by(message.c.id).limit(limit)).all()
     old = [row for row in rows if row.received_at < before_ms]
     going = _unused(connection, [row.id for row in old if _may_go(kind, row)])
     if kind in _WHOLE:
@@ -120,11 +119,12 @@ def _named(connection: Connection, ids: Sequence[int]) -> list[int]:
 
 
 def _may_go(kind: Kind, row: Row[Any]) -> bool:
+    of_register = bool(row.reason == "register")
     if kind in _WHOLE:
-        return bool(row.reason != "register")
+        return not of_register
     if kind in (Kind.NOT_RELEVANT_BODIES, Kind.REGISTER_BODIES):
-        return bool(row.kept) and (row.reason == "register") is (kind is Kind.REGISTER_BODIES)
-    return bool(row.kept)
+        return of_register is (kind is Kind.REGISTER_BODIES)
+    return True
 
 
 def _swept(rows: Sequence[Row[Any]], old: Sequence[Row[Any]], removed: int, limit: int) -> Swept:
@@ -247,7 +247,8 @@ def unenrolled(connection: Connection, before_ms: int, limit: int) -> int:
     bodies = connection.scalars(
         select(message.c.id)
         .where(
-            message.c.disposition == "unenrolled",
+            # Written out, as the index has it.
+            message.c.disposition == literal_column("'unenrolled'"),
             message.c.kept,
             message.c.received_at < before_ms,
             ~in_use,

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 
-from store import browse, database, feeds, findings, inbox, inbox_server, leases, outbox, register
+from store import browse, database, feeds, findings, inbox, inbox_server, leases, outbox, purge, register
+from store.purge import Kind
 from store.statement import Prepared
 
 MESSAGES, PATIENTS = 30_000, 10_000
@@ -19,7 +20,7 @@ _FILL = f"""
 INSERT INTO message (id, received_at, channel, format, peer, sender, control_id, message_type, dedupe_key, content_hash,
                      disposition, reason, judged_at, size, kept)
   SELECT n, n, 'mllp', 'hl7v2', '', 'SIL|LABO', 'M' || n, 'ORU^R01', decode(md5(n::text), 'hex'), decode(md5(n::text), 'hex'),
-         CASE WHEN n > {MESSAGES} - 50 THEN NULL WHEN n % 500 = 0 THEN 'set_aside' ELSE 'judged' END, 'x', n, 1, true
+         CASE WHEN n > {MESSAGES} - 50 THEN NULL WHEN n % 500 = 0 THEN 'set_aside' ELSE 'judged' END, 'x', n, 1, n % 100 = 0
   FROM generate_series(1, {MESSAGES}) n;
 INSERT INTO body (message_id, raw) SELECT id, 'MSH|' FROM message;
 INSERT INTO patient (id, enrolled, rev, person, sort_name, owner, course, watch_on, created_at, updated_at, settle_at)
@@ -150,19 +151,44 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     ],
 )  # fmt: skip
 def test_no_look_of_the_pages_walks_messages_or_deliveries(filled: str, look: Any) -> None:
-    from sqlalchemy import event
-
     engine = database.reader(filled)
-    asked: list[tuple[str, Any]] = []
     with engine.connect() as connection:
-        listener = lambda conn, cursor, statement, parameters, *_: asked.append((statement, parameters))  # noqa: E731
-        event.listen(engine, "before_cursor_execute", listener)
-        look(connection)
-        event.remove(engine, "before_cursor_execute", listener)
-        assert asked
-        for statement, parameters in asked:
-            row = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
-            plan = (row if isinstance(row, list) else json.loads(row))[0]["Plan"]
+        for statement, plan in _plans(engine, connection, look):
             walked = [node["Relation Name"] for node in _nodes(plan) if node["Node Type"] == "Seq Scan"]
             assert not {"message", "delivery", "body", "result", "patient"} & set(walked), statement
+    engine.dispose()
+
+
+def _plans(engine: Engine, connection: Connection, look: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Each statement of ``look`` with its plan."""
+    asked: list[tuple[str, Any]] = []
+    listener = lambda conn, cursor, statement, parameters, *_: asked.append((statement, parameters))  # noqa: E731
+    event.listen(engine, "before_cursor_execute", listener)
+    look(connection)
+    event.remove(engine, "before_cursor_execute", listener)
+    assert asked
+    found = []
+    for statement, parameters in asked:
+        row = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
+        found.append((statement, (row if isinstance(row, list) else json.loads(row))[0]["Plan"]))
+    return found
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind.value.endswith("_bodies")])
+def test_what_was_let_go_in_earlier_years_is_not_walked_again(filled: str, kind: Kind) -> None:
+    engine = database.reader(filled)
+    with engine.connect() as connection:
+        plans = _plans(engine, connection, lambda connection: purge.sweep(connection, kind, 0, 0, 200))
+        [(_, plan)] = plans
+        # Or that of those that could not be read, which are few.
+        assert {node.get("Index Name") for node in _nodes(plan)} & {"ix_message_kept", "ix_message_failed"}
+    engine.dispose()
+
+
+def test_people_who_are_not_on_the_register_are_found_by_their_age(filled: str) -> None:
+    engine = database.reader(filled)
+    with engine.connect() as connection:
+        plans = _plans(engine, connection, lambda connection: purge.unenrolled(connection, 0, 200))
+        used = {node.get("Index Name") for _, plan in plans for node in _nodes(plan)}
+        assert {"ix_patient_unenrolled", "ix_message_unenrolled_body"} <= used
     engine.dispose()

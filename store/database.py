@@ -40,12 +40,14 @@ _SERVER: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
     "application_name": "neutroflag",
 }
-# In one wait for each new connection. A process that stands still in the middle of a transaction must not hold the others'
-# rows for ever. remote_write and remote_apply wait for a standby too; off and local promise less than
-# an acknowledgement does. Bodies are squeezed by the server: its old way costs several times more, and not each build has
-# the other one.
+# In one wait for each new connection. A process that stands still in the middle of a transaction, or whose host lost its
+# power there, must not hold the others' rows for ever: the server's own keepalives begin after two hours. remote_write and
+# remote_apply wait for a standby too; off and local promise less than an acknowledgement does. Bodies are squeezed by the
+# server: its old way costs several times more, and not each build has the other one.
 _SETTINGS = (
     "SELECT set_config('idle_in_transaction_session_timeout', '30000', false),"
+    " set_config('tcp_keepalives_idle', '3', false), set_config('tcp_keepalives_interval', '1', false),"
+    " set_config('tcp_keepalives_count', '4', false), set_config('tcp_user_timeout', '7000', false),"
     " CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')"
     " THEN set_config('synchronous_commit', 'on', false) END,"
     " (SELECT set_config(name, 'lz4', false) FROM pg_settings"

@@ -170,6 +170,19 @@ async def test_an_acknowledgement_waits_for_the_disk_even_where_the_server_would
     await store.close()
 
 
+async def test_the_server_looks_soon_whether_a_host_that_says_nothing_is_still_there(server: Any, url: str) -> None:
+    """Else a host that lost its power in the middle of a transaction would hold its rows for the two hours of a server's own
+    keepalives."""
+    store = Store(url)
+    await store.open()
+    settings = [
+        f"tcp_{name}" for name in ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
+    ]
+    asked = lambda connection: [connection.exec_driver_sql(f"show {name}").scalar() for name in settings]  # noqa: E731
+    assert await store.write(asked) == ["3", "1", "4", "7000"]
+    await store.close()
+
+
 async def test_what_a_dead_worker_had_claimed_is_claimed_by_another_after_its_time(
     server: Any, url: str, store: Store, envelope: Any
 ) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ def backlog(found: Any, kind: str, count: int) -> str:
         report = send(engine, kind=kind, run="wait", count=count, connections=64, first=_PATIENTS)
     if report["accepted"] != count:
         raise RuntimeError(f"{count} asked for, {report['accepted']} accepted {report['errors']}")
-    with _connected(url) as connection:
+    with server.connected(url) as connection:
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")
     return url
@@ -59,7 +59,7 @@ def measured(found: Any, waiting: str, count: int, judges: int, cores: float) ->
     """``judges`` engines, each with ``cores`` of a core, on a copy of the database at ``waiting``, while they judge ``count``
     of its messages. OSError where nobody can be held to a share."""
     url = server.fresh(found, copied=waiting)
-    with groups(judges) as held, _connected(url) as connection, contextlib.ExitStack() as stack:
+    with groups(judges) as held, server.connected(url) as connection, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for group in held:
             group.limit(cores)
@@ -125,14 +125,6 @@ def _more(connection: Any, than: int) -> int:
 def _used(found: Any, engines: Sequence[Serve]) -> tuple[float, float, float]:
     """Seconds of a processor so far: of the engines, of the server, of nobody."""
     return sum(engine.cpu_s() for engine in engines), cpu_s_of(found.process.pid), _idle_s()
-
-
-@contextlib.contextmanager
-def _connected(url: str) -> Iterator[Any]:
-    import psycopg
-
-    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
-        yield connection
 
 
 def _judged(connection: Any) -> int:

@@ -71,7 +71,8 @@ def _removed(folder: Path) -> None:
 
 def _above() -> Path:
     """The group of this process: a limit on it holds for those below, too."""
-    mine = {names: path for _, names, path in _lines("/proc/self/cgroup", ":", 2)}
+    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    mine = {names: path for _, names, path in (line.split(":", 2) for line in lines)}
     for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
         _, place, kind, options, *_ = line.split()
         if kind == "cgroup" and "cpu" in options.split(","):
@@ -94,8 +95,3 @@ def _within(mount: Path, own: str) -> Path:
     """In a container the path may be that of the host, and is not there."""
     found = mount / own.lstrip("/")
     return found if found.is_dir() else mount
-
-
-def _lines(file: str, separator: str, most: int) -> Iterator[list[str]]:
-    for line in Path(file).read_text(encoding="utf-8").splitlines():
-        yield line.split(separator, most)

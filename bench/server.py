@@ -15,7 +15,7 @@ from typing import Any
 from bench.running import send, serve
 from bench.scenes import Figures
 
-__all__ = ["fresh", "intake", "raw_copy", "server"]
+__all__ = ["connected", "fresh", "intake", "raw_copy", "server"]
 
 _ROW = b"OBX|1|NM|751-8^Neutrophils^LN||2.50|10*9/L|||||F|||\r" * 110  # as long as a blood count of 25 OBX
 _GROUP = 64
@@ -39,12 +39,19 @@ def server() -> Iterator[Any]:
         found.remove()
 
 
-def fresh(found: Any, *, copied: str = "") -> str:
-    """The address of a new database on it: an empty one, or a copy of the one at ``copied``, to which nobody is connected."""
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[Any]:
+    """By the driver alone; each statement commits."""
     import psycopg
 
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        yield connection
+
+
+def fresh(found: Any, *, copied: str = "") -> str:
+    """The address of a new database on it: an empty one, or a copy of the one at ``copied``, to which nobody is connected."""
     name = f"bench{next(_numbers)}"
-    with psycopg.connect(found.url().replace("+psycopg", ""), autocommit=True) as connection:
+    with connected(found.url()) as connection:
         template = f" TEMPLATE {copied.rpartition('/')[2]}" if copied else ""
         connection.execute(f"CREATE DATABASE {name}{template}")
     return str(found.url(name))
@@ -52,10 +59,8 @@ def fresh(found: Any, *, copied: str = "") -> str:
 
 def raw_copy(url: str, seconds: float = 3.0) -> float:
     """Rows a second by COPY in committed groups of 64: an upper bound for one connection."""
-    import psycopg
-
     rows, group = 0, [(number, _ROW) for number in range(_GROUP)]
-    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+    with connected(url) as connection:
         connection.execute("CREATE TABLE raw (id bigint, body bytea)")
         started = time.monotonic()
         while time.monotonic() - started < seconds:

@@ -9,6 +9,7 @@ other end is gone is noticed within seconds.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from store import arrays, faults, statement
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["NO_SCANS", "file_of", "parallel", "problem", "promises", "reader", "writer"]
+__all__ = ["NO_SCANS", "file_of", "parallel", "problem", "promises", "reader", "takes_write_lock", "writer"]
 
 _BUSY_MS = 5000
 _WRITING = "BEGIN IMMEDIATE"
@@ -185,19 +186,30 @@ def _sqlite(engine: Engine, *, begin: str, wait_ms: int) -> None:
 
 
 def _began(connection: sqlite3.Connection, wait_ms: int) -> bool:
-    """Whether the write lock was to be had.
-
-    SQLite's own waiting asks ten times a second: between the commits of an engine under load it would find no gap.
-    """
-    deadline = time.monotonic() + wait_ms / 1000
+    """Whether the write lock was to be had; if not, SQLAlchemy asks once more, and tells in its own way what is wrong."""
     connection.execute("PRAGMA busy_timeout=0")
+    with contextlib.suppress(sqlite3.OperationalError):
+        if takes_write_lock(connection, wait_ms / 1000, _ASK_EVERY_S):
+            connection.execute(f"PRAGMA busy_timeout={wait_ms}")
+            return True
+    return False
+
+
+def takes_write_lock(connection: sqlite3.Connection, wait_s: float, ask_every_s: float) -> bool:
+    """Begins a writing transaction; False: somebody else held the lock for so long, and nothing was begun.
+
+    SQLite's own waiting asks ten times a second: between the commits of an engine under load it would find no gap. Raises
+    sqlite3.OperationalError for anything else.
+    """
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             connection.execute(_WRITING)
         except sqlite3.OperationalError as error:
-            if not faults.is_held(error) or time.monotonic() >= deadline:
-                return False  # SQLAlchemy asks once more, and tells in its own way what is wrong
-            time.sleep(_ASK_EVERY_S)
+            if not faults.is_held(error):
+                raise
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(ask_every_s)
         else:
-            connection.execute(f"PRAGMA busy_timeout={wait_ms}")
             return True

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import time
 import typing
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from store import faults
+from store.database import takes_write_lock
 from store.port import Accepted, Envelope, StoreUnavailable
 
 __all__ = ["Writer"]
@@ -28,7 +28,7 @@ T = typing.TypeVar("T")
 
 # A bound on one transaction: large enough that 64 busy connections share it, small enough that its commit stays short.
 _BATCH = 256
-_HELD_TRIES, _HELD_PAUSE_S = 12, 0.00015
+_HELD_WAIT_S, _HELD_PAUSE_S = 0.0025, 0.00015
 _HELD_RETRY_S = 0.001
 _HELD_LIMIT_S = 5.0
 
@@ -204,32 +204,18 @@ def _begun(connection: Connection) -> typing.Iterator[None]:
     On the driver's own connection: SQLAlchemy's account of a transaction costs a third of the commit. An operation that
     executes through SQLAlchemy joins it (store.database begins none where one runs).
     """
-    driver = connection.connection.dbapi_connection
+    driver: typing.Any = connection.connection.dbapi_connection
     if driver is None:
         raise StoreUnavailable("the connection is gone")
-    if connection.dialect.name == "sqlite":
-        _take_write_lock(driver.cursor())
+    # The other process's commit takes a fraction of a millisecond.
+    if connection.dialect.name == "sqlite" and not takes_write_lock(driver, _HELD_WAIT_S, _HELD_PAUSE_S):
+        raise _Held  # nothing was begun and nothing is broken
     try:
         yield
     except BaseException:
         _end(connection, driver.rollback, "rollback")
         raise
     _end(connection, driver.commit, "commit")
-
-
-def _take_write_lock(cursor: typing.Any) -> None:
-    """The other process's commit takes a fraction of a millisecond; SQLite's own waiting sleeps for whole ones."""
-    for left in range(_HELD_TRIES, -1, -1):
-        try:
-            cursor.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if not faults.is_held(error):
-                raise
-            if not left:
-                raise _Held from error  # nothing was begun and nothing is broken
-            time.sleep(_HELD_PAUSE_S)
-        else:
-            return
 
 
 def _end(connection: Connection, on_driver: Callable[[], None], name: str) -> None:

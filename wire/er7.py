@@ -24,8 +24,8 @@ _HEADER_LIMIT = 64 * 1024
 # A header whose parts are remembered: longer than any of a real feed.
 _SHORT = 1024
 _NO_FIELDS = [""] * 19
-# As a number: "in" finds it in a third of the time of ``b"\\n"``.
-_LF = 0x0A
+LF = 0x0A
+"""A number: "in" finds it in a third of the time of a line feed as bytes."""
 
 # Table 0211 and what senders write instead. ASCII is read as UTF-8: the same for what is really ASCII, and an honest
 # failure (then cp1252) for what is not. UTF-16 and UTF-32 are absent: a message whose MSH was read as bytes is neither.
@@ -124,8 +124,8 @@ def peek(raw: bytes) -> Header | None:
             return None
     end = raw.find(b"\r", start, start + _HEADER_LIMIT)
     line = raw[start : end if end >= 0 else start + _HEADER_LIMIT]
-    if _LF in line:
-        line = line[: line.index(_LF)]
+    if LF in line:
+        line = line[: line.index(LF)]
     mark = line[3:4]
     if mark != b"|" and (not mark or mark.isalnum() or mark in b' "\x00\x1c' or mark[0] > 126):
         return None

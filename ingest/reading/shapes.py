@@ -6,7 +6,6 @@ way, and holds for a report only where type and code of every row are the same, 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Final, NamedTuple
@@ -16,7 +15,7 @@ from ingest.reading.outcome import LedgerEntry
 from ingest.reading.site import Site
 from ingest.reading.v2replies import may_reply
 from ingest.reading.vocabulary import MOST_ROWS, recognised, vocabulary_of
-from wire.er7 import TRAILING, Header, Message, Separators, codecs_of
+from wire.er7 import LF, TRAILING, Header, Message, Separators, codecs_of
 
 __all__ = [
     "COMMENTS",
@@ -82,9 +81,6 @@ class _Dull(NamedTuple):
     mark: bytes
 
 
-_LF: Final = 0x0A
-_OBX_IN_TEXT: Final = re.compile("OBX")
-
 # Those in which a byte below 0x80 is always itself, so that bytes can be cut where text would be.
 _PLAIN_CODECS: Final = ("utf-8", "cp1252", "cp850", "cp437", "iso8859")
 _dull: dict[tuple[str, str, str, Site | None], dict[bytes, list[_Dull]]] = {}
@@ -109,7 +105,7 @@ def known_dull(raw: bytes, header: Header, site: Site | None) -> tuple[LedgerEnt
     patient leave it to ``known_shape``.
     """
     found = _dull.get((header.field_separator, header.encoding_characters, header.charset, site))
-    if found is None or raw[:3] != b"MSH" or _LF in raw:
+    if found is None or raw[:3] != b"MSH" or LF in raw:
         return None
     # There is no line feed in it: so these are its lines, in half the time of ``split``.
     lines = BytesIO(raw.replace(b"\r", b"\n")).readlines()
@@ -155,7 +151,7 @@ def known_shape(message: Message, site: Site | None) -> Known | None:
         if before > 0 and all(map(str.startswith, rows, shape.prefixes)):
             head = lines[:before]
             ordinary = _looked_over(head, marks)
-            if ordinary is None or len(_OBX_IN_TEXT.findall(message.text)) != len(rows):
+            if ordinary is None or len(message.text.rsplit("OBX")) != len(rows) + 1:
                 return None
             if ordinary and not shape.numbers:
                 return Known(head, [], shape.entries, len(rows), shape.entries)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
 
-# By http alone: what certificates the machine trusts takes longer to load than most pages.
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+from tests.plain import PLAIN
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import contextlib
 import re
 import secrets
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,9 +26,7 @@ from console.site import Site
 from console.throttle import Throttle
 from store import Store, accounts, database
 from store.values import to_ms
-
-# By http alone: what certificates the machine trusts takes longer to load than most pages.
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+from tests.plain import PLAIN
 
 PASSWORD = "correct horse battery staple"  # noqa: S105
 # As argon2 does it, only quicker: its cost is not what these tests are about.

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import re
 import secrets
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -27,9 +26,7 @@ from engine.compose import Engine
 from engine.config import ConfigError, exposed, load
 from engine.serve import refusals
 from store import accounts
-
-# By http alone: what certificates the machine trusts takes longer to load than most pages.
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+from tests.plain import PLAIN
 
 RSA, OTHER = RSAKey.generate_key(2048), RSAKey.generate_key(2048)
 EC = ECKey.generate_key("P-256")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,10 +11,8 @@ from zoneinfo import ZoneInfo
 import httpx2
 import pytest
 
+from tests.plain import PLAIN
 from wire.er7 import parse
-
-# By http alone: what certificates the machine trusts takes longer to load than most pages.
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,8 @@ from engine.compose import Engine
 from engine.config import ConfigError, exposed, load
 from engine.tokens import access_of
 from ingest.access import Senders, common_name
+from tests.plain import PLAIN
 from wire.er7 import peek
-
-# By http alone: what certificates the machine trusts takes longer to load than most pages.
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 LAB, MONITOR = "k3y-of-lab1-0123456789", "k3y-of-the-monitor-456"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 from typing import Any
 
 import httpx2
@@ -12,10 +11,8 @@ from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.capabilitystatement import CapabilityStatement
 from fhir.resources.R4B.operationoutcome import OperationOutcome
 
+from tests.plain import PLAIN
 from wire.ack import read_ack
-
-# By http alone: what certificates the machine trusts takes longer to load than most pages.
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 JSON = {"content-type": "application/fhir+json"}
 

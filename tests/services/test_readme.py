@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
+from evidence.world import free_port
 from store import Store, listing
 from store.check import findings
 
@@ -29,12 +29,6 @@ CA = 'ca = "kafka-ca.pem"'
 def block(chapter: str, kind: str = "") -> str:
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition(f"\n## {chapter}\n")[2].partition("\n## ")[0]
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Shell:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from evidence.world import free_port
 from store import Store, listing
 from store.check import findings
 
@@ -32,13 +32,6 @@ case "$1" in
     while kill -0 "$(cat {here}/pid)" 2> /dev/null; do sleep 0.1; done ;;
 esac
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
 
 
 def commands() -> str:
